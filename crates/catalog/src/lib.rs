@@ -1,0 +1,1 @@
+//! SQL truth: zones, nodes, files, versions, placements, events, tokens.

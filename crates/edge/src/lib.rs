@@ -1,0 +1,1 @@
+//! The edge role: the cache that serves people.

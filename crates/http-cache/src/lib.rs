@@ -1,0 +1,1 @@
+//! HTTP caching decisions as pure functions: no I/O, no clock.

@@ -1,0 +1,1 @@
+//! Littoral: a complete content delivery network in one binary.

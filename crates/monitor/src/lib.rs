@@ -1,0 +1,1 @@
+//! The monitor role: heartbeats in, who is alive out.

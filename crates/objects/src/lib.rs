@@ -1,0 +1,1 @@
+//! Object storage: content-addressed blobs in a folder, S3 or memory.

@@ -1,0 +1,1 @@
+//! The router role: the front door that sends each client to an edge.

@@ -1,0 +1,1 @@
+//! Which edge serves a client: a pure decision that explains itself.

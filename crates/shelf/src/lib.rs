@@ -1,0 +1,1 @@
+//! The edge's tiers: a weighted memory tier.

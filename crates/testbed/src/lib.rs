@@ -1,0 +1,1 @@
+//! A whole CDN in one process, and the scenarios that run on it.
