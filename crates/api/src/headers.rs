@@ -14,3 +14,5 @@ pub const DIGEST: &str = "littoral-digest";
 pub const ROUTE: &str = "littoral-route";
 /// On requests from node to node: the node's own token, beside the client's `Authorization`.
 pub const NODE_TOKEN: &str = "littoral-node-token";
+/// On calls from the origin to control: the `Authorization` of the client it asks for.
+pub const CLIENT_AUTHORIZATION: &str = "littoral-client-authorization";

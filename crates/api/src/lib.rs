@@ -1,11 +1,14 @@
 //! The wire contract of Littoral: what the roles, the command line and other people's programs say to each other.
 //!
-//! Everything here is data: names that are valid by construction ([`names`]), documents ([`docs`]), the event log
+//! Everything here is data: names that are valid by construction ([`names`]), what a URL asks for
+//! ([`addressing`]), documents ([`docs`]), the event log
 //! ([`event`]), errors ([`problem`]), tokens ([`token`]), the messages between nodes ([`node`]), heartbeats
-//! ([`heartbeat`]) and the OpenAPI description ([`openapi`]). There is no I/O and no clock in this crate.
+//! ([`heartbeat`]), slices of bodies and their proof ([`slices`]) and the OpenAPI description ([`openapi`]). There is no
+//! I/O and no clock in this crate.
 //!
 //! Types here are what is *sent*. What a role stores is its own business and has its own types.
 
+pub mod addressing;
 pub mod docs;
 pub mod event;
 pub mod headers;
@@ -14,8 +17,10 @@ pub mod names;
 pub mod node;
 pub mod openapi;
 pub mod problem;
+pub mod slices;
 pub mod token;
 
+pub use addressing::{Target, Zones};
 pub use docs::{
     Access, FileDoc, FileList, FilePatch, Health, Locate, NodeDoc, NodeHealth, NodeList, NodeView, PurgeAnswer,
     PurgeRequest, Receipt, ReceiptState, Status, VersionDoc, VersionList, ZoneDoc, ZoneList,

@@ -37,6 +37,9 @@ pub struct Snapshot {
     pub nodes: Vec<NodeDoc>,
     /// Where the origin is.
     pub origin: Upstream,
+    /// Where heartbeats go: `ADDRESS:PORT` of the monitor's UDP socket. Absent: nobody listens for them.
+    #[serde(default)]
+    pub monitor: Option<std::net::SocketAddr>,
     /// Hashes of the tokens that may read private zones.
     pub readers: Vec<Reader>,
 }
@@ -150,6 +153,8 @@ pub struct UploadBegin {
 pub struct UploadReady {
     /// The path that the upload is for, also where it was named by id: its extension guesses the media type.
     pub path: FilePath,
+    /// Passed on in [`UploadCommit::sweep`].
+    pub sweep: u64,
 }
 
 /// `POST /v1/node/uploads/commit`: the blob is in place and synced; make it the file's newest version.
@@ -163,6 +168,10 @@ pub struct UploadCommit {
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
+    /// [`UploadReady::sweep`] of a begin that was answered *before* the blob was placed. It counts how often collected
+    /// blobs were forgotten, so that control can tell a blob placed after its collection from one that the collector
+    /// may have deleted in between. After `blob_condemned`: begin again, place again, commit with the new number.
+    pub sweep: u64,
     /// Its media type; absent: that of the version before, or `application/octet-stream`.
     pub media_type: Option<String>,
     /// Its `Cache-Control`; absent: none.

@@ -1,1 +1,141 @@
 //! The edge role: the cache that serves people.
+//!
+//! A request goes through [`serve`](mod@serve), stage by stage; what is stored, purged and in flight is in [`node`]; [`fetch`] gets
+//! what is missing from the origin and proves it; [`reader`] streams it; [`purges`] decides what may still be used;
+//! [`sync`] keeps in step with control. Absent on purpose: any knowledge of other edges, and of where clients are.
+
+mod fetch;
+mod flights;
+mod head;
+mod metrics;
+mod node;
+mod persist;
+pub mod purges;
+mod reader;
+mod serve;
+mod sync;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use api::{NodeDoc, TokenSecret};
+use client::Client;
+use http::Request;
+use net::{HttpClient, Incoming, ServerLimits};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use metrics::EdgeMetrics;
+
+/// A clock: milliseconds since the Unix epoch.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// Least memory tier, in bytes: below it not even a few slices fit.
+pub const MIN_MEMORY_BYTES: u64 = 16 << 20;
+
+/// What an edge needs to know.
+#[derive(Clone)]
+pub struct EdgeConfig {
+    /// Its name, its place, and where others reach it.
+    pub node: NodeDoc,
+    /// Where control is.
+    pub control_url: String,
+    /// The token of this node.
+    pub token: TokenSecret,
+    /// Size of the memory tier in bytes; at least [`MIN_MEMORY_BYTES`].
+    pub memory_bytes: u64,
+    /// The edge's own folder.
+    pub data_dir: PathBuf,
+    /// Time between heartbeats, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// Limits of its listener.
+    pub limits: ServerLimits,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// Why an edge cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeError {
+    /// Its folder cannot be used.
+    #[error("cannot use the folder {path}: {why}")]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// What the operating system said.
+        why: std::io::Error,
+    },
+    /// The memory tier is too small.
+    #[error("a memory tier of {given} bytes is too small; give at least {MIN_MEMORY_BYTES}")]
+    Memory {
+        /// What was asked for.
+        given: u64,
+    },
+}
+
+/// An edge that is ready to run.
+pub struct Edge {
+    node: Arc<node::Node>,
+    client: Client,
+    folder: persist::Folder,
+}
+
+/// A look at a running edge. Cloning shares it.
+#[derive(Clone)]
+pub struct EdgeView(Arc<node::Node>);
+
+impl EdgeView {
+    /// The number of the newest event applied.
+    pub fn applied(&self) -> u64 {
+        self.0.applied()
+    }
+    /// Whether the event stream is open and caught up.
+    pub fn live(&self) -> bool {
+        *self.0.link.borrow() == node::Link::Live
+    }
+    /// Whether it can serve: it has a configuration, from control or from its disk.
+    pub fn ready(&self) -> bool {
+        self.0.view().is_some()
+    }
+}
+
+impl Edge {
+    /// Prepares an edge: takes up the configuration and the event number that its folder holds from a former life.
+    ///
+    /// # Errors
+    /// See [`EdgeError`].
+    pub fn new(config: EdgeConfig, http: HttpClient, metrics: &EdgeMetrics) -> Result<Self, EdgeError> {
+        if config.memory_bytes < MIN_MEMORY_BYTES {
+            return Err(EdgeError::Memory { given: config.memory_bytes });
+        }
+        let folder = persist::Folder::open(&config.data_dir)
+            .map_err(|why| EdgeError::Folder { path: config.data_dir.clone(), why })?;
+        let client = Client::new(http.clone(), &config.control_url, Some(&config.token));
+        let metrics = metrics.of(config.node.name.as_str());
+        let node = Arc::new(node::Node::new(config, http, metrics));
+        sync::resume(&node, &folder);
+        Ok(Self { node, client, folder })
+    }
+
+    /// A look at it while it runs.
+    pub fn view(&self) -> EdgeView {
+        EdgeView(Arc::clone(&self.node))
+    }
+
+    /// Serves on `listener` until `shutdown`, then drains and returns.
+    pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
+        let Self { node, client, folder } = self;
+        let jobs = TaskTracker::new();
+        jobs.spawn(sync::follow(Arc::clone(&node), client.clone(), folder.clone(), shutdown.clone()));
+        jobs.spawn(sync::report_placements(Arc::clone(&node), client, shutdown.clone()));
+        jobs.spawn(sync::persist(Arc::clone(&node), folder, shutdown.clone()));
+        jobs.spawn(sync::beat(Arc::clone(&node), shutdown.clone()));
+        jobs.close();
+        let limits = node.config.limits.clone();
+        let service =
+            net::service(move |request: Request<Incoming>| serve::serve(Arc::clone(&node), request.into_parts().0));
+        net::serve(listener, service, limits, shutdown).await;
+        jobs.wait().await;
+    }
+}

@@ -1,0 +1,129 @@
+//! What an edge counts. One set for the whole process; the label `node` tells the edges in it apart.
+
+use http_cache::Outcome;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NodeLabel {
+    node: String,
+}
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    node: String,
+    outcome: &'static str,
+}
+
+/// The metrics of all edges of a process. Cloning shares them.
+#[derive(Clone)]
+pub struct EdgeMetrics {
+    requests: Family<OutcomeLabels, Counter>,
+    fetches: Family<OutcomeLabels, Counter>,
+    sent: Family<NodeLabel, Counter>,
+    corrupt: Family<NodeLabel, Counter>,
+    reconnects: Family<NodeLabel, Counter>,
+    events: Family<NodeLabel, Counter>,
+    applied: Family<NodeLabel, Gauge>,
+    live: Family<NodeLabel, Gauge>,
+    memory: Family<NodeLabel, Gauge>,
+    entries: Family<NodeLabel, Gauge>,
+    active: Family<NodeLabel, Gauge>,
+    seconds: Family<NodeLabel, Histogram, fn() -> Histogram>,
+}
+
+/// Upper bounds in seconds: from a memory hit to a slow origin.
+const BUCKETS_S: [f64; 10] = [0.000_1, 0.000_5, 0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 20.0];
+
+impl EdgeMetrics {
+    /// Makes the metrics and registers them.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            requests: Family::default(),
+            fetches: Family::default(),
+            sent: Family::default(),
+            corrupt: Family::default(),
+            reconnects: Family::default(),
+            events: Family::default(),
+            applied: Family::default(),
+            live: Family::default(),
+            memory: Family::default(),
+            entries: Family::default(),
+            active: Family::default(),
+            seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS_S)),
+        };
+        let r = registry.sub_registry_with_prefix("littoral_edge");
+        r.register("requests", "Requests by what the cache did with them", metrics.requests.clone());
+        r.register("origin_fetches", "Fetches from the origin by how they ended", metrics.fetches.clone());
+        r.register_with_unit("sent", "Bytes of bodies sent to clients", Unit::Bytes, metrics.sent.clone());
+        r.register("corrupt_slices", "Slices that did not prove to belong to their body", metrics.corrupt.clone());
+        r.register("reconnects", "Times that the event stream was opened", metrics.reconnects.clone());
+        r.register("events", "Events applied", metrics.events.clone());
+        r.register("applied_event", "Number of the newest event applied", metrics.applied.clone());
+        r.register("event_stream_live", "1 when the event stream is open and caught up", metrics.live.clone());
+        r.register_with_unit("memory", "Bytes in the memory tier", Unit::Bytes, metrics.memory.clone());
+        r.register("entries", "Entries in the memory tier", metrics.entries.clone());
+        r.register("active_requests", "Requests in progress", metrics.active.clone());
+        r.register_with_unit("request", "Time to the head of the response", Unit::Seconds, metrics.seconds.clone());
+        metrics
+    }
+
+    /// The metrics of one edge.
+    pub(crate) fn of(&self, node: &str) -> NodeMetrics {
+        let label = NodeLabel { node: node.to_owned() };
+        let outcomes = |family: &Family<OutcomeLabels, Counter>, outcome: &'static str| {
+            family.get_or_create_owned(&OutcomeLabels { node: node.to_owned(), outcome })
+        };
+        NodeMetrics {
+            by_outcome: Outcome::ALL.map(|outcome| (outcome, outcomes(&self.requests, outcome.word()))),
+            not_found: outcomes(&self.requests, "not_found"),
+            refused: outcomes(&self.requests, "refused"),
+            failed: outcomes(&self.requests, "failed"),
+            fetched: outcomes(&self.fetches, "ok"),
+            fetch_failed: outcomes(&self.fetches, "failed"),
+            sent_bytes: self.sent.get_or_create_owned(&label),
+            corrupt_slices: self.corrupt.get_or_create_owned(&label),
+            reconnects: self.reconnects.get_or_create_owned(&label),
+            events: self.events.get_or_create_owned(&label),
+            applied_event: self.applied.get_or_create_owned(&label),
+            live: self.live.get_or_create_owned(&label),
+            memory_bytes: self.memory.get_or_create_owned(&label),
+            entries: self.entries.get_or_create_owned(&label),
+            active: self.active.get_or_create_owned(&label),
+            seconds: self.seconds.get_or_create_owned(&label),
+        }
+    }
+}
+
+/// The metrics of one edge, resolved once, so that counting is an atomic add.
+pub(crate) struct NodeMetrics {
+    by_outcome: [(Outcome, Counter); 8],
+    pub(crate) not_found: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) failed: Counter,
+    pub(crate) fetched: Counter,
+    pub(crate) fetch_failed: Counter,
+    pub(crate) sent_bytes: Counter,
+    pub(crate) corrupt_slices: Counter,
+    pub(crate) reconnects: Counter,
+    pub(crate) events: Counter,
+    pub(crate) applied_event: Gauge,
+    pub(crate) live: Gauge,
+    pub(crate) memory_bytes: Gauge,
+    pub(crate) entries: Gauge,
+    pub(crate) active: Gauge,
+    pub(crate) seconds: Histogram,
+}
+
+impl NodeMetrics {
+    pub(crate) fn count(&self, outcome: Outcome) {
+        for (which, counter) in &self.by_outcome {
+            if *which == outcome {
+                counter.inc();
+            }
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! The state that all requests of an edge share: configuration, what is stored, what was purged, what is in flight.
+//!
+//! Order of locks: none is ever taken while another is held, and nothing is awaited under one. The number of the newest
+//! applied event is published *after* its marks are in [`Purges`], so that whoever reads number N sees the marks of N.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use api::addressing::{Target, Zones};
+use api::names::{Digest, FileId, FilePath, ZoneName};
+use api::node::{Placement, Placements, Snapshot};
+use api::{Event, TokenHash, TokenSecret};
+use bytes::Bytes;
+use net::HttpClient;
+use shelf::Memory;
+use tokio::sync::{Semaphore, watch};
+
+use crate::EdgeConfig;
+use crate::fetch::{FetchError, Fetched};
+use crate::flights::Flights;
+use crate::head::Head;
+use crate::metrics::NodeMetrics;
+use crate::purges::{Identity, Purges, Verdict};
+
+/// Fetches from the origin at once; further ones wait.
+pub(crate) const MAX_FETCHES: usize = 256;
+/// Bytes of slices that may be on their way in at once. Together with what readers hold, this is what an edge uses
+/// beyond its memory tier.
+pub(crate) const MAX_INCOMING_BYTES: usize = 24 << 20;
+/// Placement changes kept for the next report; beyond it changes are dropped, which costs a longer way for somebody.
+const MAX_PENDING_PLACEMENTS: usize = 50_000;
+/// What the heap keeps of a key, in bytes, on average.
+const KEY_HEAP_BYTES: u64 = 64;
+
+/// Which file, however it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum FileKey {
+    Path(ZoneName, FilePath),
+    Id(FileId),
+}
+
+impl FileKey {
+    pub(crate) fn of(target: &Target) -> Self {
+        match target {
+            Target::Path { zone, path } => Self::Path(zone.name.clone(), path.clone()),
+            Target::Id { id, .. } => Self::Id(*id),
+        }
+    }
+
+    fn identity(&self) -> Identity<'_> {
+        match self {
+            Self::Path(zone, path) => Identity { path: Some((zone, path)), id: None, tags: &[] },
+            Self::Id(id) => Identity { path: None, id: Some(*id), tags: &[] },
+        }
+    }
+}
+
+/// A file in one epoch. The epoch changes when event numbers begin anew (another catalog), so that nothing that was
+/// numbered in the old one is ever found again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct HeadKey {
+    pub(crate) epoch: u32,
+    pub(crate) file: FileKey,
+}
+
+/// A slice of a body. Bodies are named by their digest, so a slice can never be another version's.
+pub(crate) type SliceKey = (Digest, u64);
+
+/// Keys of the memory tier.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Key {
+    Head(HeadKey),
+    Slice(SliceKey),
+}
+
+#[derive(Clone)]
+enum Item {
+    Head(Arc<Head>),
+    /// There is no such file: until then, and fetched from that event on.
+    Absent {
+        until_ms: u64,
+        began: u64,
+    },
+    Slice(Bytes),
+}
+
+/// What the store has for a file.
+pub(crate) enum Lookup {
+    Nothing,
+    Fresh(Arc<Head>),
+    /// To be asked about before it is used. `if_error`: it may be served if nobody can be asked.
+    Stale {
+        head: Arc<Head>,
+        if_error: bool,
+    },
+    Absent,
+}
+
+/// How the edge stands with control's event stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// The stream is not open. What is stored is served: nothing stops because control is away.
+    Away,
+    /// Control answers again, and there are events to be applied before stored bytes count as fresh.
+    CatchingUp,
+    /// Every event is applied as it comes.
+    Live,
+}
+
+/// The configuration as requests need it.
+pub(crate) struct View {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) zones: Zones,
+    readers: HashMap<TokenHash, Option<u64>>,
+}
+
+impl View {
+    pub(crate) fn new(snapshot: Snapshot) -> Self {
+        let zones = Zones::new(&snapshot.zones);
+        let readers = snapshot.readers.iter().map(|reader| (reader.hash.clone(), reader.expires_ms)).collect();
+        Self { snapshot, zones, readers }
+    }
+
+    /// Whether a token may read private zones now.
+    pub(crate) fn may_read(&self, token: &TokenSecret, now_ms: u64) -> bool {
+        self.readers.get(&token.hash()).is_some_and(|expires| expires.is_none_or(|at| at > now_ms))
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) config: EdgeConfig,
+    pub(crate) origin: HttpClient,
+    pub(crate) metrics: NodeMetrics,
+    pub(crate) link: watch::Sender<Link>,
+    pub(crate) heads: Arc<Flights<HeadKey, Result<Arc<Fetched>, FetchError>>>,
+    pub(crate) slices: Arc<Flights<SliceKey, Result<Bytes, FetchError>>>,
+    pub(crate) fetches: Arc<Semaphore>,
+    pub(crate) incoming: Arc<Semaphore>,
+    view: RwLock<Option<Arc<View>>>,
+    store: Memory<Key, Item>,
+    purges: RwLock<Purges>,
+    applied: AtomicU64,
+    epoch: AtomicU32,
+    placements: Mutex<HashMap<FileId, Option<u64>>>,
+}
+
+impl Node {
+    pub(crate) fn new(config: EdgeConfig, origin: HttpClient, metrics: NodeMetrics) -> Self {
+        Self {
+            store: Memory::new(config.memory_bytes),
+            config,
+            origin,
+            metrics,
+            link: watch::Sender::new(Link::Away),
+            heads: Flights::new(),
+            slices: Flights::new(),
+            fetches: Arc::new(Semaphore::new(MAX_FETCHES)),
+            incoming: Arc::new(Semaphore::new(MAX_INCOMING_BYTES)),
+            view: RwLock::new(None),
+            purges: RwLock::new(Purges::default()),
+            applied: AtomicU64::new(0),
+            epoch: AtomicU32::new(0),
+            placements: Mutex::new(HashMap::new()),
+        }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        (self.config.clock)()
+    }
+
+    pub(crate) fn view(&self) -> Option<Arc<View>> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_view(&self, view: View) {
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(view));
+    }
+
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn head_key(&self, file: FileKey) -> HeadKey {
+        HeadKey { epoch: self.epoch.load(Ordering::Acquire), file }
+    }
+
+    /// Begins anew at event `number`: nothing stored before is found again.
+    pub(crate) fn start_over(&self, number: u64) {
+        let mut purges = self.purges.write().unwrap_or_else(PoisonError::into_inner);
+        *purges = Purges::default();
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.set_applied(number);
+    }
+
+    /// Continues at event `number` without knowing what happened before: everything is revalidated at its next use.
+    pub(crate) fn skip_to(&self, number: u64) {
+        let mut purges = self.purges.write().unwrap_or_else(PoisonError::into_inner);
+        purges.raise_floor(number);
+        self.set_applied(number);
+    }
+
+    /// Applies an event. Once this returns, nothing that it names and that was fetched before is served as fresh.
+    pub(crate) fn apply(&self, event: &Event) {
+        let mut purges = self.purges.write().unwrap_or_else(PoisonError::into_inner);
+        purges.apply(event.seq, &event.change);
+        self.set_applied(event.seq);
+        drop(purges);
+        self.metrics.events.inc();
+    }
+
+    /// Called with the marks locked, so that no two numbers are published in the wrong order.
+    fn set_applied(&self, number: u64) {
+        self.applied.store(number, Ordering::Release);
+        self.metrics.applied_event.set(i64::try_from(number).unwrap_or(i64::MAX));
+    }
+
+    /// Takes up the number that a former life of this edge had reached.
+    pub(crate) fn resume_at(&self, number: u64) {
+        self.set_applied(number);
+    }
+
+    /// Whether something may be used that was fetched from event `began` on.
+    pub(crate) fn verdict(&self, identity: Identity<'_>, began: u64) -> Verdict {
+        self.purges.read().unwrap_or_else(PoisonError::into_inner).verdict(identity, began)
+    }
+
+    /// Whether no purge that is known yet names this file by what can be known before its head is.
+    pub(crate) fn still_good(&self, file: &FileKey, began: u64) -> bool {
+        self.verdict(file.identity(), began) == Verdict::Clean
+    }
+
+    /// The verdict on a head, remembered in it until the next event.
+    pub(crate) fn verdict_on(&self, head: &Head) -> Verdict {
+        let applied = self.applied();
+        if head.checked.load(Ordering::Acquire) == applied {
+            return Verdict::Clean;
+        }
+        let verdict = self.verdict(head.identity(), head.began);
+        if verdict == Verdict::Clean {
+            // `applied` was read before the marks were, so this never claims more than was looked at.
+            head.checked.store(applied, Ordering::Release);
+        }
+        verdict
+    }
+
+    /// What the store has for a file now.
+    pub(crate) fn lookup(&self, key: &HeadKey) -> Lookup {
+        let store_key = Key::Head(key.clone());
+        let now_ms = self.now_ms();
+        match self.store.get(&store_key) {
+            Some(Item::Absent { until_ms, began }) if now_ms < until_ms && self.still_good(&key.file, began) => {
+                Lookup::Absent
+            }
+            Some(Item::Head(head)) => self.judge(&store_key, head, now_ms),
+            _ => Lookup::Nothing,
+        }
+    }
+
+    fn judge(&self, key: &Key, head: Arc<Head>, now_ms: u64) -> Lookup {
+        let verdict = self.verdict_on(&head);
+        if verdict == Verdict::Hard {
+            self.forget(key, &head);
+            return Lookup::Nothing;
+        }
+        let freshness = head.storable.map(|storable| storable.at(head.age_s(now_ms)));
+        match (freshness, verdict) {
+            (Some(http_cache::Freshness::Fresh { .. }), Verdict::Clean) => Lookup::Fresh(head),
+            (Some(http_cache::Freshness::Stale { if_error, .. }), _) => {
+                Lookup::Stale { head, if_error: if_error && verdict != Verdict::Unknown }
+            }
+            (_, verdict) => Lookup::Stale { if_error: verdict == Verdict::Soft, head },
+        }
+    }
+
+    /// Drops a head and its slices: what nobody will ask for again should not wait to be evicted.
+    fn forget(&self, key: &Key, head: &Arc<Head>) {
+        let same = |item: &Item| matches!(item, Item::Head(stored) if Arc::ptr_eq(stored, head));
+        if self.store.remove_if(key, same).is_some() {
+            for index in 0..api::slices::slice_count(head.size) {
+                self.store.remove(&Key::Slice((head.digest, index)));
+            }
+            self.placed(head.id, None);
+            self.show_size();
+        }
+    }
+
+    pub(crate) fn keep_head(&self, key: HeadKey, head: &Arc<Head>) -> bool {
+        let kept = self.keep(Key::Head(key), Item::Head(Arc::clone(head)), head.weight());
+        if kept {
+            self.placed(head.id, Some(head.version));
+        }
+        kept
+    }
+
+    pub(crate) fn keep_absent(&self, key: HeadKey, until_ms: u64, began: u64) {
+        self.keep(Key::Head(key), Item::Absent { until_ms, began }, 0);
+    }
+
+    pub(crate) fn keep_slice(&self, key: SliceKey, bytes: Bytes) {
+        let weight = bytes.len() as u64;
+        self.keep(Key::Slice(key), Item::Slice(bytes), weight);
+    }
+
+    pub(crate) fn stored_slice(&self, key: &SliceKey) -> Option<Bytes> {
+        match self.store.get(&Key::Slice(*key)) {
+            Some(Item::Slice(bytes)) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    fn keep(&self, key: Key, item: Item, weight: u64) -> bool {
+        let insertion = self.store.insert(key, item, weight + KEY_HEAP_BYTES);
+        self.show_size();
+        let shelf::Insertion::Stored { evicted, .. } = insertion else { return false };
+        for (_, item) in evicted {
+            if let Item::Head(head) = item {
+                self.placed(head.id, None);
+            }
+        }
+        true
+    }
+
+    fn show_size(&self) {
+        self.metrics.memory_bytes.set(i64::try_from(self.store.bytes()).unwrap_or(i64::MAX));
+        self.metrics.entries.set(i64::try_from(self.store.len()).unwrap_or(i64::MAX));
+    }
+
+    /// Notes for the next report that a version of a file is held, or that none is any more.
+    fn placed(&self, id: FileId, version: Option<u64>) {
+        let mut placements = self.placements.lock().unwrap_or_else(PoisonError::into_inner);
+        if placements.len() < MAX_PENDING_PLACEMENTS || placements.contains_key(&id) {
+            placements.insert(id, version);
+        }
+    }
+
+    /// Takes the placement changes since the last report, at most as many as one report may carry.
+    pub(crate) fn take_placements(&self) -> Placements {
+        let mut placements = self.placements.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids: Vec<FileId> = placements.keys().copied().take(api::node::MAX_PLACEMENTS_PER_REPORT).collect();
+        let mut report = Placements::default();
+        for id in ids {
+            match placements.remove(&id).flatten() {
+                Some(version) => report.added.push(Placement { id, version }),
+                None => report.removed.push(id),
+            }
+        }
+        report
+    }
+}

@@ -1,0 +1,339 @@
+//! A request, stage by stage: method → target → access → head (store or fetch) → plan → body → response.
+//!
+//! Each stage is a function; what the cache did is one [`Outcome`], the same in `Cache-Status`, `X-Cache` and the metrics.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::addressing::{Target, request_host};
+use api::{Access, ErrorCode, Problem, TokenSecret, ZoneDoc, problem};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http_cache::{CacheStatus, Freshness, Outcome, Plan, Validators, plan};
+use net::Body;
+
+use crate::fetch::{FetchError, Fetched, fetch_head};
+use crate::head::Head;
+use crate::node::{FileKey, Link, Lookup, Node, View};
+use crate::purges::Verdict;
+use crate::reader;
+
+/// How long a request waits for an edge that is catching up, in milliseconds. After that, what is stored is revalidated.
+const CATCH_UP_WAIT_MS: u64 = 2_000;
+/// Fetches that one request may start or join before it takes what it got: a purge by tag can make the first useless.
+const FETCHES_PER_REQUEST: u32 = 2;
+
+const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// Answers a request. Never fails: what goes wrong is a problem document.
+pub(crate) async fn serve(node: Arc<Node>, request: Parts) -> Response<Body> {
+    let started = Instant::now();
+    node.metrics.active.inc();
+    let mut response = match answer(&node, &request).await {
+        Ok(response) => response,
+        Err(problem) => refuse(&node, &request.method, &problem),
+    };
+    node.metrics.active.dec();
+    node.metrics.seconds.observe(started.elapsed().as_secs_f64());
+    finish(&node, response.headers_mut(), started.elapsed());
+    response
+}
+
+async fn answer(node: &Arc<Node>, request: &Parts) -> Result<Response<Body>, Problem> {
+    if request.method != Method::GET && request.method != Method::HEAD {
+        return Err(Problem::new(
+            ErrorCode::MethodNotAllowed,
+            format!("an edge answers GET and HEAD, not {}", request.method),
+        ));
+    }
+    let view = node.view().ok_or_else(|| FetchError::NoConfiguration.to_problem())?;
+    let raw_path = request.uri.path();
+    let target = view.zones.target(request_host(&request.uri, &request.headers), raw_path)?;
+    if let Target::Path { zone, .. } = &target {
+        admit(node, &view, zone, request)?;
+    }
+    let mut found = obtain(node, FileKey::of(&target)).await?;
+    if let Target::Id { .. } = target {
+        let zone = view.zones.by_name(&found.head.zone).ok_or_else(not_found)?;
+        admit(node, &view, zone, request)?;
+    }
+    respond(node, request, &mut found).await
+}
+
+fn not_found() -> Problem {
+    Problem::new(ErrorCode::UnknownFile, "there is no file at this address")
+}
+
+/// Access: anyone reads a public zone; a private one, who presents a token with the scope `read`.
+fn admit(node: &Node, view: &View, zone: &ZoneDoc, request: &Parts) -> Result<(), Problem> {
+    if zone.access == Access::Public {
+        return Ok(());
+    }
+    let Some(value) = request.headers.get(header::AUTHORIZATION) else {
+        let detail = format!(
+            "zone '{}' is private: present a token with the scope 'read' as «Authorization: Bearer …»",
+            zone.name
+        );
+        return Err(Problem::new(ErrorCode::Unauthorized, detail));
+    };
+    let token = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).map(TokenSecret::parse);
+    match token {
+        Some(Ok(token)) if view.may_read(&token, node.now_ms()) => Ok(()),
+        Some(_) => Err(Problem::new(
+            ErrorCode::Unauthorized,
+            "the token is not known here, has expired, or lacks the scope 'read'",
+        )),
+        None => Err(Problem::new(ErrorCode::Unauthorized, "the Authorization header must be «Bearer TOKEN»")),
+    }
+}
+
+/// A head to answer with, and how it was come by.
+struct Found {
+    head: Arc<Head>,
+    /// The first slice, where it came with the head.
+    first: Option<Bytes>,
+    outcome: Outcome,
+    forward_status: Option<u16>,
+    stored: bool,
+    collapsed: bool,
+    detail: Option<&'static str>,
+}
+
+impl Found {
+    fn stored(head: Arc<Head>, outcome: Outcome, detail: Option<&'static str>) -> Self {
+        Self { head, first: None, outcome, forward_status: None, stored: false, collapsed: false, detail }
+    }
+}
+
+/// The head of a file: from the store where it may be used, else from the origin.
+async fn obtain(node: &Arc<Node>, file: FileKey) -> Result<Found, Problem> {
+    let caught_up = catch_up(node).await;
+    let asked_at = node.applied();
+    let key = node.head_key(file);
+    let (stale, if_error) = match node.lookup(&key) {
+        Lookup::Fresh(head) if caught_up => {
+            let away = *node.link.borrow() == Link::Away;
+            return Ok(Found::stored(head, Outcome::Hit, away.then_some("disconnected")));
+        }
+        Lookup::Fresh(head) => (Some(head), true),
+        Lookup::Stale { head, if_error } => (Some(head), if_error),
+        Lookup::Absent if caught_up => return Err(not_found()),
+        Lookup::Absent | Lookup::Nothing => (None, false),
+    };
+    let mut last = Err(FetchError::Overloaded);
+    for round in 1..=FETCHES_PER_REQUEST {
+        // The first round joins any flight that no known purge makes useless. Tags are only known from the head, so a flight
+        // can turn out useless at its end; the second round then takes none that began before this request did.
+        let good_enough = |began| if round == 1 { node.still_good(&key.file, began) } else { began >= asked_at };
+        let began = node.applied();
+        let start = || fetch_head(Arc::clone(node), key.clone(), began, stale.clone());
+        let Some(seat) = node.heads.join(&key, began, good_enough, start) else { break };
+        let collapsed = seat.collapsed;
+        last = seat.result().await.unwrap_or(Err(FetchError::Overloaded)).map(|fetched| (fetched, collapsed));
+        let useless = match &last {
+            Ok((fetched, _)) => match &**fetched {
+                Fetched::File { head, .. } => head.began < asked_at && node.verdict_on(head) != Verdict::Clean,
+                Fetched::Absent => false,
+            },
+            Err(_) => false,
+        };
+        if !useless {
+            break;
+        }
+    }
+    match last {
+        Ok((fetched, collapsed)) => match &*fetched {
+            Fetched::Absent => Err(not_found()),
+            Fetched::File { head, first, revalidated, stored } => {
+                let outcome = match (revalidated, &stale) {
+                    (true, _) => Outcome::Revalidated,
+                    (false, Some(_)) => Outcome::Expired,
+                    (false, None) => Outcome::Miss,
+                };
+                let forward_status = Some(if *revalidated { 304 } else { 200 });
+                let head = Arc::clone(head);
+                Ok(Found {
+                    head,
+                    first: first.clone(),
+                    outcome,
+                    forward_status,
+                    stored: *stored,
+                    collapsed,
+                    detail: None,
+                })
+            }
+        },
+        Err(FetchError::Refused(problem)) => Err(problem),
+        Err(error) => match stale {
+            Some(head) if if_error => Ok(Found::stored(head, Outcome::Stale, Some("origin-unreachable"))),
+            _ => Err(error.to_problem()),
+        },
+    }
+}
+
+/// Waits until the events that are known to be missing are applied. False: it took too long.
+async fn catch_up(node: &Node) -> bool {
+    if *node.link.borrow() != Link::CatchingUp {
+        return true;
+    }
+    let mut link = node.link.subscribe();
+    let over = link.wait_for(|link| *link != Link::CatchingUp);
+    tokio::time::timeout(Duration::from_millis(CATCH_UP_WAIT_MS), over).await.is_ok()
+}
+
+/// Plans the answer, makes sure of its first slice, and builds the response.
+async fn respond(node: &Arc<Node>, request: &Parts, found: &mut Found) -> Result<Response<Body>, Problem> {
+    let head = Arc::clone(&found.head);
+    let etag = head.etag.to_str().unwrap_or_default();
+    let last_modified_s = head.last_modified.as_ref().and_then(|value| http_cache::date::parse(value.to_str().ok()?));
+    let validators = Validators { etag, last_modified_s };
+    let media_type = head.media_type.to_str().unwrap_or("application/octet-stream");
+    // No body holds a boundary that is part of its own digest, short of breaking BLAKE3.
+    let boundary = format!("littoral-{}", head.digest);
+    let planned = plan::plan(&request.method, &request.headers, &validators, head.size, media_type, &boundary);
+    let (status, fields, body) = match planned {
+        Plan::Body { status, content_range, content_type, length, pieces } => {
+            let first = first_bytes(node, found, &pieces).await?;
+            let mut fields = described(&head);
+            fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            set(&mut fields, header::CONTENT_RANGE, content_range);
+            set(&mut fields, header::CONTENT_TYPE, content_type);
+            (status, fields, reader::body(Arc::clone(node), head, pieces, first))
+        }
+        Plan::NotModified => {
+            let mut fields = described(&head);
+            fields.remove(header::CONTENT_TYPE);
+            (StatusCode::NOT_MODIFIED, fields, Body::empty())
+        }
+        Plan::PreconditionFailed => {
+            return Err(Problem::new(
+                ErrorCode::PreconditionFailed,
+                "the file is not in the state that If-Match or If-Unmodified-Since asks for",
+            ));
+        }
+        Plan::NotSatisfiable { content_range, too_many } => {
+            let problem = not_satisfiable(head.size, too_many);
+            node.metrics.refused.inc();
+            let mut response = problem_response(&request.method, &problem);
+            set(response.headers_mut(), header::CONTENT_RANGE, Some(content_range));
+            return Ok(response);
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = fields;
+    tell(node, found, response.headers_mut());
+    node.metrics.count(found.outcome);
+    Ok(response)
+}
+
+fn not_satisfiable(size: u64, too_many: bool) -> Problem {
+    if too_many {
+        let detail = format!("at most {} ranges in one request", http_cache::range::MAX_RANGES);
+        return Problem::new(ErrorCode::TooManyRanges, detail);
+    }
+    Problem::new(ErrorCode::RangeNotSatisfiable, format!("no part of the range lies in the {size} bytes of the file"))
+}
+
+/// The slice that the answer begins with, before its head is sent: what cannot be had is a clean error then.
+async fn first_bytes(
+    node: &Arc<Node>,
+    found: &mut Found,
+    pieces: &[http_cache::Piece],
+) -> Result<Option<Bytes>, Problem> {
+    let Some(index) = reader::first_slice(pieces) else { return Ok(None) };
+    if let Some(first) = found.first.take()
+        && index == 0
+    {
+        return Ok(Some(first));
+    }
+    if found.forward_status.is_none() && found.outcome == Outcome::Hit && !reader::all_stored(node, &found.head, pieces)
+    {
+        found.outcome = Outcome::Partial;
+    }
+    match reader::slice(node, &found.head, index).bytes().await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) => Err(error.to_problem()),
+    }
+}
+
+/// What a response says about the file.
+fn described(head: &Head) -> HeaderMap {
+    let mut fields = HeaderMap::with_capacity(16);
+    fields.insert(header::CONTENT_TYPE, head.media_type.clone());
+    fields.insert(header::ETAG, head.etag.clone());
+    fields.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if let Some(value) = &head.last_modified {
+        fields.insert(header::LAST_MODIFIED, value.clone());
+    }
+    if let Some(value) = &head.cache_control {
+        fields.insert(header::CACHE_CONTROL, value.clone());
+    }
+    fields
+}
+
+/// What a response says about the cache.
+fn tell(node: &Node, found: &Found, fields: &mut HeaderMap) {
+    let age_s = found.head.age_s(node.now_ms());
+    let ttl_s = found.head.storable.map(|storable| match storable.at(age_s) {
+        Freshness::Fresh { ttl_s } => i64::try_from(ttl_s).unwrap_or(i64::MAX),
+        Freshness::Stale { by_s, .. } => i64::try_from(by_s).map_or(i64::MIN, |by_s| -by_s),
+    });
+    let status = CacheStatus {
+        node: node.config.node.name.as_str(),
+        outcome: found.outcome,
+        ttl_s,
+        forward_status: found.forward_status,
+        stored: found.stored,
+        collapsed: found.collapsed,
+        detail: found.detail,
+    };
+    fields.insert(header::AGE, HeaderValue::from(age_s));
+    fields.insert(X_CACHE, HeaderValue::from_static(found.outcome.x_cache()));
+    set(fields, CACHE_STATUS, Some(status.to_string()));
+}
+
+/// What every response says.
+fn finish(node: &Node, fields: &mut HeaderMap, took: Duration) {
+    set(fields, header::VIA, Some(format!("1.1 littoral-{}", node.config.node.name)));
+    set(fields, SERVER_TIMING, Some(format!("edge;dur={:.3}", took.as_secs_f64() * 1_000.0)));
+}
+
+fn set(fields: &mut HeaderMap, name: HeaderName, value: Option<String>) {
+    // Every value here is made of visible ASCII, so it is always one.
+    if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+        fields.insert(name, value);
+    }
+}
+
+fn refuse(node: &Node, method: &Method, problem: &Problem) -> Response<Body> {
+    let counter = match problem.http_status() {
+        StatusCode::NOT_FOUND => &node.metrics.not_found,
+        status if status.is_server_error() => &node.metrics.failed,
+        _ => &node.metrics.refused,
+    };
+    counter.inc();
+    problem_response(method, problem)
+}
+
+fn problem_response(method: &Method, problem: &Problem) -> Response<Body> {
+    let json = problem.to_json();
+    let length = json.len();
+    let body = if method == Method::HEAD { Body::empty() } else { Body::full(json) };
+    let mut response = Response::new(body);
+    *response.status_mut() = problem.http_status();
+    let fields = response.headers_mut();
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::PROBLEM_JSON));
+    fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    match problem.code {
+        ErrorCode::MethodNotAllowed => fields.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD")),
+        ErrorCode::Unauthorized => fields.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+        ErrorCode::Overloaded => fields.insert(header::RETRY_AFTER, HeaderValue::from_static("1")),
+        _ => None,
+    };
+    response
+}
