@@ -160,7 +160,7 @@ fn unknown_file(what_would_be_right: &str) -> Problem {
 /// the empty text.
 pub fn request_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a str {
     match uri.authority() {
-        Some(authority) => authority.as_str(),
+        Some(authority) => authority.as_str().rsplit('@').next().unwrap_or_default(),
         None => headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default(),
     }
 }
@@ -288,6 +288,7 @@ mod tests {
         headers.insert(header::HOST, "b.example".parse().expect("value"));
         assert_eq!(request_host(&Uri::from_static("/x"), &headers), "b.example");
         assert_eq!(request_host(&Uri::from_static("http://c.example:1/x"), &headers), "c.example:1");
+        assert_eq!(request_host(&Uri::from_static("http://me@c.example/x"), &headers), "c.example");
         assert_eq!(request_host(&Uri::from_static("/x"), &HeaderMap::new()), "");
     }
 

@@ -1,10 +1,9 @@
 //! The wire contract of Littoral: what the roles, the command line and other people's programs say to each other.
 //!
-//! Everything here is data: names that are valid by construction ([`names`]), what a URL asks for
-//! ([`addressing`]), documents ([`docs`]), the event log
-//! ([`event`]), errors ([`problem`]), tokens ([`token`]), the messages between nodes ([`node`]), heartbeats
-//! ([`heartbeat`]), slices of bodies and their proof ([`slices`]) and the OpenAPI description ([`openapi`]). There is no
-//! I/O and no clock in this crate.
+//! Everything here is data: names that are valid by construction ([`names`]), what a URL asks for ([`addressing`]),
+//! documents ([`docs`]), the event log ([`event`]), errors ([`problem`]), tokens ([`token`]), the messages between nodes
+//! ([`node`]), heartbeats ([`heartbeat`]) and the OpenAPI description ([`openapi`]). There is no I/O and no clock in this
+//! crate.
 //!
 //! Types here are what is *sent*. What a role stores is its own business and has its own types.
 

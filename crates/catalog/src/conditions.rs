@@ -13,7 +13,8 @@ use crate::CatalogError;
 /// # Errors
 /// `PreconditionFailed`, or `Invalid` for a field that is not `*` or a list of entity tags.
 pub(crate) fn check(conditions: &Conditions, current: Option<&Digest>) -> Result<(), CatalogError> {
-    let is = current.map_or_else(|| "there is no file".to_owned(), |digest| format!("its entity tag is {}", digest.etag()));
+    let is =
+        current.map_or_else(|| "there is no file".to_owned(), |digest| format!("its entity tag is {}", digest.etag()));
     if let Some(value) = &conditions.if_match
         && !matches(&parse("If-Match", value)?, current, true)
     {

@@ -1,6 +1,7 @@
 //! The event log: appending in the transaction of the change, reading in order, dropping the oldest.
 
 use api::{Change as Says, Event, Hello, PurgeTargets};
+use futures_util::TryStreamExt;
 use sqlx::Row;
 
 use crate::rows::{integer, unsigned};
@@ -9,6 +10,8 @@ use crate::{Catalog, CatalogError, error};
 
 /// Old events dropped with each new one, at most: so that a log that is too long shrinks, and no commit gets slow.
 const DROPPED_PER_COMMIT: u64 = 16;
+/// Bytes of JSON after which no further event is read into a batch.
+const BATCH_BYTES: usize = 1 << 20;
 
 impl Catalog {
     /// Identity, newest and oldest event, and generation of the configuration, all of one moment.
@@ -25,19 +28,24 @@ impl Catalog {
         })
     }
 
-    /// The events after number `after`, oldest first, at most `limit`: none if it is the newest.
+    /// The events after number `after`, oldest first: none if it is the newest. At most `limit`, and fewer, but at least
+    /// one, where they are large.
     ///
     /// # Errors
     /// `EventsGone` when the next one is no longer kept, or `after` is larger than any number given so far.
     pub async fn events_after(&self, after: u64, limit: u32) -> Result<Vec<Event>, CatalogError> {
         let select = sqlx::query("SELECT seq, at_ms, change FROM events WHERE seq > $1 ORDER BY seq LIMIT $2");
-        let rows = select.bind(integer(after)).bind(i64::from(limit)).fetch_all(self.readers()).await?;
-        let mut events = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let change: String = row.try_get("change")?;
-            let change = serde_json::from_str(&change).map_err(|why| error::corrupt("change", why))?;
-            events.push(Event { seq: unsigned(row, "seq")?, at_ms: unsigned(row, "at_ms")?, change });
+        let mut rows = select.bind(integer(after)).bind(i64::from(limit)).fetch(self.readers());
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        while bytes < BATCH_BYTES
+            && let Some(row) = rows.try_next().await?
+        {
+            let json: &str = row.try_get("change")?;
+            bytes += json.len();
+            let change = serde_json::from_str(json).map_err(|why| error::corrupt("change", why))?;
+            events.push(Event { seq: unsigned(&row, "seq")?, at_ms: unsigned(&row, "at_ms")?, change });
         }
+        drop(rows);
         let follows = match events.first() {
             Some(first) => first.seq == after + 1,
             // Whoever knows a number has it from a commit that is over, so it cannot be larger than the head by now.

@@ -112,11 +112,7 @@ impl Catalog {
              CAST(COALESCE(SUM(size), 0) AS BIGINT) AS bytes FROM files",
         );
         let row = select.fetch_one(self.readers()).await?;
-        Ok(Totals {
-            zones: unsigned(&row, "zones")?,
-            files: unsigned(&row, "files")?,
-            bytes: unsigned(&row, "bytes")?,
-        })
+        Ok(Totals { zones: unsigned(&row, "zones")?, files: unsigned(&row, "files")?, bytes: unsigned(&row, "bytes")? })
     }
 }
 

@@ -28,7 +28,6 @@ mod zones;
 #[cfg(test)]
 mod suite;
 
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

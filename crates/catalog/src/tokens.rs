@@ -24,9 +24,7 @@ impl Catalog {
     /// # Errors
     /// The database failed.
     pub async fn token_by_hash(&self, hash: &TokenHash) -> Result<Option<TokenDoc>, CatalogError> {
-        let select = sqlx::query(
-            "SELECT id, label, kind, scopes, created_ms, expires_ms FROM tokens WHERE hash = $1",
-        );
+        let select = sqlx::query("SELECT id, label, kind, scopes, created_ms, expires_ms FROM tokens WHERE hash = $1");
         let row = select.bind(&hash.0).fetch_optional(self.readers()).await?;
         row.as_ref().map(token).transpose()
     }
@@ -36,9 +34,8 @@ impl Catalog {
     /// # Errors
     /// The database failed.
     pub async fn tokens(&self) -> Result<Vec<TokenDoc>, CatalogError> {
-        let select = sqlx::query(
-            "SELECT id, label, kind, scopes, created_ms, expires_ms FROM tokens ORDER BY created_ms, id",
-        );
+        let select =
+            sqlx::query("SELECT id, label, kind, scopes, created_ms, expires_ms FROM tokens ORDER BY created_ms, id");
         let rows = select.fetch_all(self.readers()).await?;
         rows.iter().map(token).collect()
     }
@@ -104,9 +101,8 @@ impl Change<'_> {
     }
 
     async fn delete_token(&mut self, id: String) -> Result<(), CatalogError> {
-        let delete = sqlx::query(
-            "DELETE FROM tokens WHERE id = $1 RETURNING id, label, kind, scopes, created_ms, expires_ms",
-        );
+        let delete =
+            sqlx::query("DELETE FROM tokens WHERE id = $1 RETURNING id, label, kind, scopes, created_ms, expires_ms");
         let Some(row) = delete.bind(&id).fetch_optional(self.sql()).await? else {
             return Err(CatalogError::UnknownToken(id));
         };

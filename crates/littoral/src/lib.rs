@@ -1,11 +1,21 @@
 //! The `littoral` program: its command line, and the assembly of the roles.
 //!
-//! [`cli`] reads the command line and speaks to a running CDN over its API. [`connection`] is what it speaks through,
-//! [`publish`] brings whole folders into a zone, [`progress`] shows how far long work has come, and [`sample_site`] is
-//! what gets published when nobody says what. Roles meet each other only here, and even here only by their addresses.
+//! Speaking to a CDN: [`cli`] reads the command line, [`connection`] is what it speaks through, [`publish`] brings whole
+//! folders into a zone, [`progress`] shows how far long work has come.
+//!
+//! Being one: [`up`] and [`roles`] are the commands that start roles, [`config`] reads their file, [`assembly`] starts
+//! them, [`local`] is a whole CDN in one process, [`datadir`] its folder, [`admin`] its admin listener, and [`sample_site`]
+//! what it publishes when nobody says what. Roles meet each other only here, and even here only by their addresses.
 
+pub mod admin;
+pub mod assembly;
 pub mod cli;
+pub mod config;
 pub mod connection;
+pub mod datadir;
+pub mod local;
 pub mod progress;
 pub mod publish;
+pub mod roles;
 pub mod sample_site;
+pub mod up;

@@ -4,6 +4,7 @@
 //! upload those, each guarded by its digest → delete what the folder does not have. A file that cannot be taken is
 //! reported and the rest goes on; what would fail for every file alike ends the run.
 
+mod batch;
 mod body;
 mod hash;
 mod upload;
@@ -13,13 +14,13 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use api::{Digest, FileDoc, FilePath, InvalidName, Receipt, ZoneName};
-use client::{Client, ClientError, Upload, UploadMeta};
-use futures_util::{StreamExt, TryFutureExt, stream};
+use api::{Digest, FileDoc, FilePath, InvalidName, PurgeAnswer, ZoneName};
+use client::{Client, ClientError, UploadMeta};
 
 use crate::connection::{Connection, retry};
 use crate::progress::Progress;
 
+pub use batch::Batch;
 pub use body::PIECE_BYTES;
 pub use hash::{Hashed, hash_all};
 pub use upload::{Item, UploadError, upload_file, upload_stream};
@@ -54,8 +55,8 @@ pub enum Change<'a> {
     Uploaded(&'a FileDoc),
     /// It would have been uploaded.
     WouldUpload(&'a FilePath),
-    /// It was deleted from the zone.
-    Deleted(&'a FilePath, &'a [Receipt]),
+    /// It was deleted from the zone; what the API answered.
+    Deleted(&'a FilePath, &'a PurgeAnswer),
     /// It would have been deleted.
     WouldDelete(&'a FilePath),
     /// It was left alone on purpose; why.
@@ -139,50 +140,33 @@ pub async fn sync(
 ) -> Result<SyncReport, SyncError> {
     let begun = Instant::now();
     let prefix = folder_prefix(prefix)?;
+    let mut batch = Batch::new(connection, options.jobs, progress, on_change);
     progress.begin_files("reading", None);
     let walked = walk(dir, &prefix).await?;
-    let mut report = SyncReport::default();
-    report_walk(&walked, &mut report, on_change);
+    batch.report_walk(&walked);
 
     progress.begin_files("comparing", Some(walked.files.len() as u64));
-    let (hashed, remote) = tokio::join!(
-        hash_all(walked.files, progress),
-        list(&connection.calls, zone, &prefix)
-            .map_err(|source| SyncError::List { zone: zone.clone(), source }),
-    );
-    let plan = Plan::new(hashed, remote?, &walked.rejected);
-    report.unchanged = plan.unchanged;
-    for (name, why) in &plan.unreadable {
-        report.failed += 1;
-        on_change(Change::Failed(name, why));
-    }
+    let hashing = async { Ok(hash_all(walked.files, progress).await) };
+    let (hashed, remote) = tokio::try_join!(hashing, list(&connection.calls, zone, &prefix))?;
+    let plan = Plan::new(hashed, remote, &walked.rejected);
+    batch.report.unchanged = plan.unchanged;
+    plan.unreadable.iter().for_each(|rejected| batch.fail(&rejected.name, &rejected.why));
 
-    let to_delete = if options.delete { plan.to_delete } else { Vec::new() };
+    let mut to_delete = if options.delete { plan.to_delete } else { Vec::new() };
+    if !to_delete.is_empty() && !walked.whole {
+        to_delete.clear();
+        batch.fail(&walk::shown(dir), "nothing is deleted from the zone, because not every folder could be read");
+    }
     if options.dry_run {
-        for item in &plan.to_upload {
-            report.uploaded += 1;
-            report.uploaded_bytes += item.size;
-            on_change(Change::WouldUpload(&item.path));
-        }
+        batch.pretend(&plan.to_upload, &to_delete);
     } else {
         let items = plan.to_upload.into_iter().map(|file| Item::guarded(zone, file)).collect();
-        upload_all(connection, items, &UploadMeta::default(), options.jobs, progress, &mut report, on_change).await?;
-    }
-    if !to_delete.is_empty() && !walked.whole {
-        report.failed += 1;
-        on_change(Change::Failed(
-            &walk::shown(dir),
-            "nothing was deleted from the zone, because not every folder could be read",
-        ));
-    } else if options.dry_run {
-        report.deleted = to_delete.len() as u64;
-        to_delete.iter().for_each(|(path, _)| on_change(Change::WouldDelete(path)));
-    } else {
-        delete_all(connection, zone, to_delete, options.jobs, progress, &mut report, on_change).await?;
+        batch.upload(items, &UploadMeta::default()).await?;
+        let files = to_delete.into_iter().map(|(path, digest)| (path, Some(digest))).collect();
+        batch.delete(zone, files, false).await?;
     }
     progress.finish();
-    report.elapsed = begun.elapsed();
-    Ok(report)
+    Ok(SyncReport { elapsed: begun.elapsed(), ..batch.report })
 }
 
 /// The prefix as it begins every path below it: empty, or with one slash at its end.
@@ -200,24 +184,12 @@ pub fn folder_prefix(prefix: &str) -> Result<String, InvalidName> {
     }
 }
 
-/// Tells of what a walk has left out.
-pub fn report_walk(walked: &Walked, report: &mut SyncReport, on_change: OnChange<'_>) {
-    for name in &walked.skipped {
-        on_change(Change::Skipped(name, "it holds the data and the secrets of a CDN, which are never published"));
-    }
-    for rejected in &walked.rejected {
-        report.failed += 1;
-        on_change(Change::Failed(&rejected.name, &rejected.why));
-    }
-}
-
 /// What is to be done, decided: no I/O.
 struct Plan {
     to_upload: Vec<Hashed>,
     to_delete: Vec<(FilePath, Digest)>,
     unchanged: u64,
-    /// Name and reason.
-    unreadable: Vec<(String, String)>,
+    unreadable: Vec<Rejected>,
 }
 
 impl Plan {
@@ -235,8 +207,10 @@ impl Plan {
                     _ => plan.to_upload.push(file),
                 },
                 Err(rejected) => {
-                    rejected.path.as_ref().map(|path| remote.remove(path));
-                    plan.unreadable.push((rejected.name, rejected.why));
+                    if let Some(path) = &rejected.path {
+                        remote.remove(path);
+                    }
+                    plan.unreadable.push(rejected);
                 }
             }
         }
@@ -249,104 +223,16 @@ impl Plan {
 }
 
 /// The digest of every file of `zone` below `prefix`.
-async fn list(calls: &Client, zone: &ZoneName, prefix: &str) -> Result<HashMap<FilePath, Digest>, ClientError> {
+async fn list(calls: &Client, zone: &ZoneName, prefix: &str) -> Result<HashMap<FilePath, Digest>, SyncError> {
     let mut files = HashMap::new();
     let mut cursor: Option<String> = None;
     loop {
-        let page = retry(|| calls.files(zone, prefix, api::MAX_PAGE_FILES, cursor.as_deref())).await?;
+        let page = retry(|| calls.files(zone, prefix, api::MAX_PAGE_FILES, cursor.as_deref())).await;
+        let page = page.map_err(|source| SyncError::List { zone: zone.clone(), source })?;
         files.extend(page.files.into_iter().map(|file| (file.path, file.digest)));
         cursor = page.next_cursor;
         if cursor.is_none() {
             return Ok(files);
-        }
-    }
-}
-
-/// Uploads `items`, `jobs` at once, adding to `report`. `meta` goes with each.
-///
-/// # Errors
-/// [`SyncError::Stopped`].
-pub async fn upload_all(
-    connection: &Connection,
-    items: Vec<Item>,
-    meta: &UploadMeta,
-    jobs: usize,
-    progress: &Progress,
-    report: &mut SyncReport,
-    on_change: OnChange<'_>,
-) -> Result<(), SyncError> {
-    progress.begin_bytes(uploading(items.len()), Some(items.iter().map(|item| item.size).sum()));
-    let uploads = stream::iter(items).map(|item| async move {
-        let answer = upload_file(connection, &item, meta, progress).await;
-        (item, answer)
-    });
-    let mut uploads = std::pin::pin!(uploads.buffer_unordered(jobs.clamp(1, MAX_JOBS)));
-    while let Some((item, answer)) = uploads.next().await {
-        match answer {
-            Ok(file) => {
-                report.uploaded += 1;
-                report.uploaded_bytes += file.size;
-                progress.pause(|| on_change(Change::Uploaded(&file)));
-            }
-            Err(UploadError::Call(source)) if concerns_all(&source) => {
-                return Err(SyncError::Stopped { doing: "upload", name: item.name, source });
-            }
-            Err(error) => {
-                report.failed += 1;
-                progress.pause(|| on_change(Change::Failed(&item.name, &error.to_string())));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn uploading(files: usize) -> String {
-    format!("uploading {files} {}", if files == 1 { "file" } else { "files" })
-}
-
-/// Deletes files that still have the digest they were listed with.
-async fn delete_all(
-    connection: &Connection,
-    zone: &ZoneName,
-    files: Vec<(FilePath, Digest)>,
-    jobs: usize,
-    progress: &Progress,
-    report: &mut SyncReport,
-    on_change: OnChange<'_>,
-) -> Result<(), SyncError> {
-    progress.begin_files("deleting", Some(files.len() as u64));
-    let deletions = stream::iter(files).map(|(path, digest)| async move {
-        let answer = connection.calls.delete_file(zone, &path, Some(digest), false).await;
-        (path, answer)
-    });
-    let mut deletions = std::pin::pin!(deletions.buffer_unordered(jobs.clamp(1, MAX_JOBS)));
-    while let Some((path, answer)) = deletions.next().await {
-        progress.done(1);
-        match answer {
-            Ok(answer) => {
-                report.deleted += 1;
-                progress.pause(|| on_change(Change::Deleted(&path, &answer.receipts)));
-            }
-            Err(source) if concerns_all(&source) => {
-                return Err(SyncError::Stopped { doing: "delete", name: path.to_string(), source });
-            }
-            Err(error) => {
-                report.failed += 1;
-                progress.pause(|| on_change(Change::Failed(path.as_str(), &error.to_string())));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether a failure would befall every other file, too.
-pub fn concerns_all(error: &ClientError) -> bool {
-    use api::ErrorCode::{Forbidden, StorageFull, TokenExpired, Unauthorized, UnknownZone};
-    match error {
-        ClientError::Net(net::NetError::Connect { .. }) => true,
-        ClientError::Net(_) | ClientError::Unexpected { .. } => false,
-        ClientError::Problem(problem) => {
-            matches!(problem.code, Unauthorized | TokenExpired | Forbidden | UnknownZone | StorageFull)
         }
     }
 }

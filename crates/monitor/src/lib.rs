@@ -70,7 +70,7 @@ pub struct Monitor {
 
 impl Monitor {
     /// Makes a monitor and registers its metrics.
-    pub fn new(config: &MonitorConfig, registry: &mut Registry) -> Self {
+    pub fn new(config: MonitorConfig, registry: &mut Registry) -> Self {
         let limits = ClientLimits { connect_ms: CONTROL_MS, head_ms: CONTROL_MS, ..ClientLimits::default() };
         Self {
             key: config.token.heartbeat_key(),

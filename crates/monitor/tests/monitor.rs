@@ -127,7 +127,7 @@ async fn nodes_come_and_go_and_control_is_told() {
     let mut config = MonitorConfig::new(control.start(&shutdown).await, token.clone());
     config.dead_after_ms = 500;
     let mut registry = Registry::default();
-    let monitor = Monitor::new(&config, &mut registry);
+    let monitor = Monitor::new(config, &mut registry);
     let socket = net::bind_udp("127.0.0.1:0".parse().expect("address")).await.expect("bind");
     let address = socket.local_addr().expect("address");
     let running = tokio::spawn(monitor.run(socket, shutdown.clone()));

@@ -129,6 +129,18 @@ impl<'a> Choice<'a> {
         self.edge().map_or(ORIGIN, |node| node.name.as_str())
     }
 
+    /// Everyone who could serve the client, in the order to try them: the winner, who would win without it, and so on;
+    /// after the origin (`None`), because it may be away, the live edges that are farther than it.
+    pub fn ranking(&self) -> Vec<Option<&'a NodeDoc>> {
+        let tier = |m: &Measured<'_>| (m.km > self.origin_km, !m.edge.has_file);
+        let mut live: Vec<&Measured<'a>> = self.edges.iter().filter(|m| m.edge.alive).collect();
+        live.sort_by(|a, b| tier(a).cmp(&tier(b)).then_with(|| a.order(b)));
+        let beyond = live.partition_point(|m| m.km <= self.origin_km);
+        let (near, far) = live.split_at_checked(beyond).unwrap_or_default();
+        let node = |m: &&Measured<'a>| Some(m.edge.node);
+        near.iter().map(node).chain([None]).chain(far.iter().map(node)).collect()
+    }
+
     /// Every edge and the origin, nearest first, each with why it won or lost.
     pub fn candidates(&self) -> Vec<Candidate> {
         let mut candidates: Vec<Candidate> = self.edges.iter().map(|edge| self.explain_edge(edge)).collect();
@@ -251,6 +263,21 @@ mod tests {
     }
 
     #[test]
+    fn the_order_to_try() {
+        let parsed = ["a@1,0", "b@2,0+", "c@3,0+!", "d@60,0", "e@70,0+", "f@0.5,0#9"].map(node);
+        let edges = parsed.each_ref().map(|(node, alive, has_file, load)| Edge {
+            node,
+            alive: *alive,
+            has_file: *has_file,
+            load: *load,
+        });
+        let [client, origin] = ["0,0", "50,0"].map(|place| place.parse().expect("place"));
+        let ranking = choose(client, &edges, origin).ranking();
+        let names: Vec<&str> = ranking.iter().map(|node| node.map_or(ORIGIN, |node| node.name.as_str())).collect();
+        assert_eq!(names, ["b", "f", "a", "origin", "e", "d"]);
+    }
+
+    #[test]
     fn candidates_explain_themselves() {
         let edges = ["a@1,0+", "b@-1,0+#3", "c@2,0+", "d@0.5,0", "e@80,0", "f@1,0!", "g@1,0+"];
         let candidates = check("0,0", &edges, "50,0", "a", Why::HasFile);
@@ -298,6 +325,13 @@ mod tests {
             if let Some(winner) = edges.iter().find(|edge| edge.node.name.as_str() == name) {
                 assert!(winner.alive);
                 assert!(haversine_km(client, winner.node.place) <= haversine_km(client, origin));
+            }
+            // Who is next in the ranking wins once those before it are dead, as long as the origin is not reached.
+            let mut without = edges.clone();
+            for next in choice.ranking() {
+                assert_eq!(choose(client, &without, origin).edge(), next);
+                let Some(next) = next else { break };
+                without.retain(|edge| edge.node.name != next.name);
             }
             let turn = turn % edges.len().max(1);
             edges.rotate_left(turn);

@@ -43,7 +43,8 @@ pub(super) async fn what_is_not_there_is_named(home: &impl Home) {
     let nowhere = api::node::UploadTarget::Path { zone: parse("nope"), path: parse("a") };
     let nobody = FileId(uuid::Uuid::nil());
     let none = Conditions::default();
-    let zone = |error: CatalogError| assert!(matches!(&error, CatalogError::UnknownZone(name) if name == "nope"), "{error}");
+    let zone =
+        |error: CatalogError| assert!(matches!(&error, CatalogError::UnknownZone(name) if name == "nope"), "{error}");
     zone(commit(&catalog, upload(nowhere.clone(), "x")).await.expect_err("upload"));
     zone(catalog.begin_upload(&nowhere, &none).await.expect_err("begin"));
     zone(catalog.delete_file(nowhere, none.clone(), NOW_MS).await.expect_err("delete"));
@@ -158,7 +159,8 @@ pub(super) async fn the_history_of_a_file_is_bounded(home: &impl Home) {
 
 pub(super) async fn prefixes_mean_their_letters_and_order_is_by_bytes(home: &impl Home) {
     let catalog = with_zone(home).await;
-    let mut paths = ["a", "a%", "a%b", "a/b", "a/b/c", "a0", "aB", "a_", "a_b", "ab", "b", "ä", "äb", "z", "\u{10ffff}", "日本/x"];
+    let mut paths =
+        ["a", "a%", "a%b", "a/b", "a/b/c", "a0", "aB", "a_", "a_b", "ab", "b", "ä", "äb", "z", "\u{10ffff}", "日本/x"];
     for path in paths {
         put(&catalog, path, path).await;
     }
@@ -179,7 +181,9 @@ pub(super) async fn pages_end_exactly_where_the_files_do(home: &impl Home) {
     }
     put(&catalog, "c", "x").await;
     put(&catalog, "e", "x").await;
-    for (limit, sizes) in [(1, vec![1; 6]), (2, vec![2, 2, 2]), (4, vec![4, 2]), (5, vec![5, 1]), (6, vec![6]), (7, vec![6])] {
+    for (limit, sizes) in
+        [(1, vec![1; 6]), (2, vec![2, 2, 2]), (4, vec![4, 2]), (5, vec![5, 1]), (6, vec![6]), (7, vec![6])]
+    {
         let pages = listed(&catalog, "d/", limit).await;
         assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), sizes, "{limit}");
         let all: Vec<_> = pages.concat();

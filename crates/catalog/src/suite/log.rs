@@ -103,6 +103,22 @@ async fn purge(catalog: &Catalog) -> u64 {
     catalog.append_purge(targets, NOW_MS).await.expect("purge")
 }
 
+pub(super) async fn batches_are_bounded_in_bytes(home: &impl Home) {
+    let catalog = with_zone(home).await;
+    let path = "x".repeat(1_000);
+    let urls = vec![api::ZonePath { zone: parse("files"), path: parse(&path) }; 300];
+    for _ in 0..8 {
+        let targets = PurgeTargets { urls: urls.clone(), ..PurgeTargets::default() };
+        catalog.append_purge(targets, NOW_MS).await.expect("purge");
+    }
+    let (mut seen, mut batches) = (1, 0);
+    while seen < 9 {
+        seen += catalog.events_after(seen, 500).await.expect("batch").len() as u64;
+        batches += 1;
+    }
+    assert_eq!((seen, batches), (9, 2), "about 300 KB each, and a batch ends with the one that reaches 1 MiB");
+}
+
 pub(super) async fn a_change_is_announced_though_nobody_waits_for_it(home: &impl Home) {
     let catalog = with_zone(home).await;
     let mut wake = catalog.watch_head();

@@ -39,6 +39,7 @@ super::behaviours! {
     log:
         numbers_have_no_gaps_under_concurrent_writers,
         old_events_go_and_readers_that_need_them_are_told,
+        batches_are_bounded_in_bytes,
         a_change_is_announced_though_nobody_waits_for_it,
         opening_again_finds_everything;
     config:

@@ -26,10 +26,10 @@ impl Remote {
         if let Some(zone) = zone {
             return Ok(Self { zone: zone.clone(), text: relative(text) });
         }
-        let first = text.split('/').next().unwrap_or_default();
-        let Some((name, _)) = first.split_once(':') else {
-            return Ok(Self { zone: default_zone()?, text: relative(text) });
-        };
+        if !names_zone(text, None) {
+            return Ok(Self { zone: DEFAULT_ZONE.parse()?, text: relative(text) });
+        }
+        let name = text.split(':').next().unwrap_or_default();
         let zone = name.parse().map_err(|error: InvalidName| {
             CliError::from(error).with_hint(format!("if the colon belongs to the path, write /{text}"))
         })?;
@@ -61,16 +61,14 @@ impl Remote {
     }
 }
 
-/// The zone that `--zone` names, else [`DEFAULT_ZONE`].
-///
-/// # Errors
-/// None: the default is a name. The type says so only because names are parsed.
-pub fn zone_or_default(zone: Option<&ZoneName>) -> Result<ZoneName, CliError> {
-    zone.map_or_else(default_zone, |zone| Ok(zone.clone()))
+/// Whether `text` names a zone of its own: a colon in its first segment, and no `zone` named by the option `--zone`.
+pub fn names_zone(text: &str, zone: Option<&ZoneName>) -> bool {
+    zone.is_none() && text.split('/').next().is_some_and(|first| first.contains(':'))
 }
 
-fn default_zone() -> Result<ZoneName, CliError> {
-    Ok(DEFAULT_ZONE.parse()?)
+/// The name of a file without the folders it is in.
+pub fn last_segment(path: &FilePath) -> &str {
+    path.as_str().rsplit('/').next().unwrap_or_default()
 }
 
 fn relative(text: &str) -> String {

@@ -1,4 +1,5 @@
-//! A disk that is full at any step of an upload: the error says so, and nothing is left behind.
+//! A disk that is full at any step of an upload: the error says so, and nothing is left behind. And one that hangs: an
+//! upload takes in no more than its bound.
 
 #![cfg(test)]
 
@@ -6,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,7 +19,7 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
     PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
-use objects::{BlobError, Blobs, PART_BYTES, Wanted};
+use objects::{BlobError, Blobs, MAX_PARTS_IN_FLIGHT, PART_BYTES, Wanted};
 
 /// Which step fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,8 @@ enum Step {
     Part,
     Complete,
     Copy,
+    /// A part that is never written, without an error.
+    Hang,
 }
 
 /// A store in memory in which one step fails as long as it is armed.
@@ -93,6 +97,9 @@ struct FaultyUpload {
 #[async_trait]
 impl MultipartUpload for FaultyUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        if self.faulty.step == Step::Hang {
+            return Box::pin(std::future::pending());
+        }
         match self.faulty.check(Step::Part) {
             Ok(()) => self.upload.put_part(data),
             Err(error) => Box::pin(async { Err(error) }),
@@ -158,4 +165,19 @@ async fn other_failures_are_not_taken_for_a_full_disk() {
     let store = Faulty { inner: Arc::new(InMemory::new()), step: Step::Put, kind, armed };
     let error = upload(&Blobs::new(Arc::new(store)), 1 << 20).await.expect_err("denied");
     assert!(matches!(error, BlobError::Store(_)), "{error}");
+}
+
+#[tokio::test]
+async fn an_upload_takes_in_no_more_than_its_bound() {
+    let (kind, armed) = (io::ErrorKind::Other, Arc::new(AtomicBool::new(true)));
+    let store = Faulty { inner: Arc::new(InMemory::new()), step: Step::Hang, kind, armed };
+    let mut staging = Blobs::new(Arc::new(store)).stage(Wanted::default());
+    let chunk = Bytes::from(vec![7; 1 << 18]);
+    let mut taken = 0;
+    // The wait only ends the test: were it too short, less would be taken, and the lower bound would say so.
+    while tokio::time::timeout(Duration::from_secs(2), staging.write(chunk.clone())).await.is_ok() {
+        taken += chunk.len();
+        assert!(taken <= (MAX_PARTS_IN_FLIGHT + 1) * PART_BYTES, "{taken} bytes are held");
+    }
+    assert!(taken >= MAX_PARTS_IN_FLIGHT * PART_BYTES, "{taken} bytes were taken");
 }

@@ -1,0 +1,189 @@
+//! The command line: what there is to say, and how a run ends.
+//!
+//! Data goes to standard output, as tables or JSON; progress, summaries, warnings and errors go to standard error. The
+//! exit code is 0, or 1 when something was tried and failed, or 2 when what was asked for cannot be meant.
+
+pub mod error;
+pub mod globals;
+pub mod human;
+pub mod output;
+pub mod session;
+pub mod values;
+
+mod completions;
+mod download;
+mod events;
+mod get;
+mod ls;
+mod mv;
+mod nodes;
+mod purge;
+mod put;
+mod put_plan;
+mod rm;
+mod routes;
+mod status;
+mod sync;
+mod tokens;
+mod zones;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use error::CliError;
+pub use globals::{ADMIN_TOKEN_FILE, DEFAULT_DATA_DIR, Globals, RUN_FILE, RunFile};
+pub use output::{Format, Out};
+pub use session::Session;
+
+/// A content delivery network in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "littoral", version, arg_required_else_help = true, max_term_width = 120)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    // The commands that start roles (`up`, `control`, `origin`, `edge`, `router`, `monitor`, `run`) belong here.
+    /// Upload files, a folder, or standard input
+    Put(put::PutArgs),
+    /// Download a file and verify it
+    Get(get::GetArgs),
+    /// List files
+    Ls(ls::LsArgs),
+    /// Delete files
+    Rm(rm::RmArgs),
+    /// Rename a file; its URL by id stays
+    Mv(mv::MvArgs),
+    /// Make a zone the same as a folder, uploading only what differs
+    Sync(sync::SyncArgs),
+    /// Make the edges forget what they have cached
+    Purge(purge::PurgeArgs),
+    /// Show the edges
+    Nodes(nodes::NodesArgs),
+    /// Show, make, change and delete zones
+    Zones(zones::ZonesArgs),
+    /// Show, make and delete tokens
+    Tokens(tokens::TokensArgs),
+    /// Show where a file is read from at some place, and why
+    Locate(routes::LocateArgs),
+    /// Show the log of changes
+    Events(events::EventsArgs),
+    /// Show the state of the whole
+    Status(status::StatusArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+    /// Print the version
+    Version,
+}
+
+/// Runs the program: reads the command line, does what it says, and answers the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help that nobody reads to its end is no error.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+        }
+    };
+    let color = cli.globals.color.on_stderr();
+    match start(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::to_stderr(&error.report(color));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn start(cli: Cli) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failed(format!("cannot start: {error}")))?;
+    let result = runtime.block_on(run(cli));
+    // A thread that waits for standard input or a disk must not keep the program from ending.
+    runtime.shutdown_background();
+    result
+}
+
+async fn run(cli: Cli) -> Result<(), CliError> {
+    let Cli { globals, command } = cli;
+    tokio::select! {
+        result = client_command(command, &globals) => result,
+        // What is dropped here cleans up after itself (a half-written file, for example).
+        _ = tokio::signal::ctrl_c() => Err(CliError::failed("interrupted")),
+    }
+}
+
+/// The commands that speak to a CDN that runs already.
+async fn client_command(command: Command, globals: &Globals) -> Result<(), CliError> {
+    match command {
+        Command::Put(args) => put::run(args, globals).await,
+        Command::Get(args) => get::run(args, globals).await,
+        Command::Ls(args) => ls::run(args, globals).await,
+        Command::Rm(args) => rm::run(args, globals).await,
+        Command::Mv(args) => mv::run(args, globals).await,
+        Command::Sync(args) => sync::run(args, globals).await,
+        Command::Purge(args) => purge::run(args, globals).await,
+        Command::Nodes(args) => nodes::run(args, globals).await,
+        Command::Zones(args) => zones::run(args, globals).await,
+        Command::Tokens(args) => tokens::run(args, globals).await,
+        Command::Locate(args) => routes::run(args, globals).await,
+        Command::Events(args) => events::run(args, globals).await,
+        Command::Status(args) => status::run(args, globals).await,
+        Command::Completions(args) => completions::run(&args, &globals.out()),
+        Command::Version => completions::version(&globals.out()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_are_consistent_and_each_has_a_line_and_an_example() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} does not say what it does");
+            let example = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(name == "version" || example.contains(&format!("littoral {name}")), "{name} has no example");
+        }
+    }
+
+    /// The exit code and the message for a command line that is refused.
+    fn refused(line: &str) -> (i32, String) {
+        let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
+        (error.exit_code(), error.to_string())
+    }
+
+    #[test]
+    fn wrong_command_lines_are_refused_with_what_would_be_right() {
+        for (line, expected) in [
+            ("littoral putt x", "'put'"),
+            ("littoral ls --zone Bad_Name", "use 1 to 63 of a-z"),
+            ("littoral ls --zone", "<ZONE>"),
+            ("littoral tokens add x --scope reed", "use read, write, purge or admin"),
+            ("littoral tokens add x --scope read --expires soon", "like 45s, 30m, 12h, 30d or 2w"),
+            ("littoral tokens add x", "--scope"),
+            ("littoral locate a --lat 1", "--lng"),
+            ("littoral sync . --jobs 65", "1..=64"),
+            ("littoral put a --tag a,b", "without spaces or commas"),
+            ("littoral put a --if-match x", "64 hexadecimal digits"),
+            ("littoral put a --if-new --if-match *", "cannot be used with"),
+            ("littoral rm", "<PATH"),
+            ("littoral ls --outptu json", "--output"),
+        ] {
+            let (code, message) = refused(line);
+            assert_eq!(code, 2, "{line}");
+            assert!(message.contains(expected), "{line}: {message}");
+        }
+    }
+}

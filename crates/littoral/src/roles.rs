@@ -1,0 +1,289 @@
+//! `littoral control|origin|edge|router|monitor|run`: roles one by one, or any set of them in one process, as a
+//! configuration file says.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use api::names::{NodeName, Place};
+use api::{NodeDoc, TokenSecret};
+use clap::Args;
+use control::ControlConfig;
+use monitor::MonitorConfig;
+use net::ServerLimits;
+use origin::{CollectorConfig, OriginConfig, OriginLimits};
+use router::{Mode, RouterConfig};
+
+use crate::assembly::{EdgeStart, Process, StartError, url_of, wall_clock};
+use crate::cli::error::CliError;
+use crate::cli::globals::Globals;
+use crate::cli::human;
+use crate::cli::output::Out;
+use crate::config::{self, Config, DEFAULT_MEMORY, EdgeSection, PlaceText, RouterMode, Size};
+use crate::datadir::DataDir;
+use crate::local::prepare;
+use crate::up::{data_dir_error, stop_signal};
+
+/// How long a role waits for a token file that control is about to make, in milliseconds.
+const TOKEN_WAIT_MS: u64 = 5_000;
+
+impl From<RouterMode> for Mode {
+    fn from(mode: RouterMode) -> Mode {
+        match mode {
+            RouterMode::Redirect => Mode::Redirect,
+            RouterMode::Proxy => Mode::Proxy,
+        }
+    }
+}
+
+/// What the role commands other than `edge` take.
+#[derive(Debug, Clone, Args)]
+pub struct RoleArgs {
+    /// Configuration file; docs/littoral.example.toml names every setting
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// What `edge` takes: a configuration file, or all that an edge needs to join.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  littoral edge --config edge.toml
+  littoral edge --control http://10.0.0.1:8601 --token-file node.token --name oslo --place 59.91,10.75 --listen 10.0.0.7:8610")]
+pub struct EdgeArgs {
+    /// Configuration file; docs/littoral.example.toml names every setting
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["control", "name", "place", "listen", "url", "memory"])]
+    pub config: Option<PathBuf>,
+    /// Address of control; --token-file names the file with the node token
+    #[arg(long, value_name = "URL", required_unless_present = "config")]
+    pub control: Option<String>,
+    /// Name of this edge
+    #[arg(long, value_name = "NAME", required_unless_present = "config")]
+    pub name: Option<NodeName>,
+    /// Where this edge stands
+    #[arg(long, value_name = "LAT,LNG", required_unless_present = "config", allow_hyphen_values = true)]
+    pub place: Option<Place>,
+    /// Address to listen on
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8610")]
+    pub listen: std::net::SocketAddr,
+    /// Where clients and other nodes reach it [default: http:// and --listen]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Size of the memory tier
+    #[arg(long, value_name = "SIZE", default_value = DEFAULT_MEMORY)]
+    pub memory: Size,
+}
+
+/// Which sections of a file are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// All that are there.
+    All,
+    /// Only this one.
+    Control,
+    /// Only this one.
+    Origin,
+    /// Only this one.
+    Monitor,
+    /// Only this one.
+    Router,
+    /// Only these.
+    Edge,
+}
+
+/// Runs roles of a configuration file until SIGINT or SIGTERM.
+///
+/// # Errors
+/// The file, the data folder, a token file, a socket or a role.
+pub async fn run(which: Which, args: &RoleArgs, globals: &Globals) -> Result<(), CliError> {
+    let mut config = config::read(&args.config)?;
+    let missing = match which {
+        Which::All => config.control.is_none() && config.origin.is_none() && config.monitor.is_none() && config.router.is_none() && config.edge.is_empty(),
+        Which::Control => config.control.is_none(),
+        Which::Origin => config.origin.is_none(),
+        Which::Monitor => config.monitor.is_none(),
+        Which::Router => config.router.is_none(),
+        Which::Edge => config.edge.is_empty(),
+    };
+    if missing {
+        let file = human::file_name(&args.config);
+        return Err(CliError::usage(format!("{file} has no section for what is to be run"))
+            .with_hint("a role is run by its section: [control], [origin], [monitor], [router], [[edge]]"));
+    }
+    if which != Which::All {
+        config.control = config.control.filter(|_| which == Which::Control);
+        config.origin = config.origin.filter(|_| which == Which::Origin);
+        config.monitor = config.monitor.filter(|_| which == Which::Monitor);
+        config.router = config.router.filter(|_| which == Which::Router);
+        if which != Which::Edge {
+            config.edge.clear();
+        }
+    }
+    run_config(config, globals).await
+}
+
+/// Runs an edge, from a file or from flags, until SIGINT or SIGTERM.
+///
+/// # Errors
+/// See [`run`].
+pub async fn run_edge(args: EdgeArgs, globals: &Globals) -> Result<(), CliError> {
+    let (control_url, name, place) = match (args.config, args.control, args.name, args.place) {
+        (Some(config), ..) => return run(Which::Edge, &RoleArgs { config }, globals).await,
+        (None, Some(control), Some(name), Some(place)) => (control, name, place),
+        _ => return Err(CliError::usage("an edge needs --config, or --control, --token-file, --name and --place")),
+    };
+    let edge = EdgeSection {
+        name,
+        place: PlaceText(place),
+        listen: args.listen,
+        url: args.url,
+        control_url,
+        token_file: globals.token_file.clone(),
+        memory: Some(args.memory),
+    };
+    run_config(Config { edge: vec![edge], ..Config::default() }, globals).await
+}
+
+async fn run_config(config: Config, globals: &Globals) -> Result<(), CliError> {
+    let out = globals.out();
+    let shutdown = stop_signal()?;
+    let named = if globals.data_dir.is_some() { None } else { config.data_dir.clone() };
+    let data_dir = DataDir::open(&named.unwrap_or_else(|| globals.data_dir())).map_err(data_dir_error)?;
+    let mut process = Process::default();
+    let started = start(config, &data_dir, &mut process, &out).await;
+    if started.is_ok() {
+        shutdown.cancelled().await;
+        out.note("stopping: requests in progress are finished first (Ctrl-C again stops at once)");
+    }
+    process.stop().await;
+    started
+}
+
+async fn start(config: Config, data_dir: &DataDir, process: &mut Process, out: &Out) -> Result<(), CliError> {
+    let cannot = |error: StartError| CliError::failed(error.to_string());
+    if let Some(section) = config.control {
+        let admin_token = data_dir.secret("admin.token").map_err(data_dir_error)?;
+        let node_token = data_dir.secret("node.token").map_err(data_dir_error)?;
+        let listener = bind(section.listen).await?;
+        let origin_place = section.origin_place.0;
+        let settings = ControlConfig {
+            catalog: data_dir.join("catalog").join("catalog.db"),
+            public_url: http_url("control.public_url", &section.public_url)?,
+            origin: api::node::Upstream { url: http_url("control.origin_url", &section.origin_url)?, place: origin_place },
+            default_place: section.default_place.map_or(origin_place, |place| place.0),
+            monitor: section.monitor,
+        };
+        process.control(settings, listener, async |control| prepare(control, &admin_token, &node_token).await).await.map_err(cannot)?;
+        out.note(format!("control on {}", section.listen));
+    }
+    if let Some(section) = config.origin {
+        let listener = bind(section.listen).await?;
+        let settings = OriginConfig {
+            control_url: http_url("origin.control_url", &section.control_url)?,
+            node_token: token(data_dir, section.token_file.as_deref()).await?,
+            limits: OriginLimits::default(),
+            collector: CollectorConfig::default(),
+        };
+        let objects = section.objects.unwrap_or_else(|| data_dir.join("objects"));
+        process.origin(settings, &objects, listener).map_err(cannot)?;
+        out.note(format!("origin (api) on {}", section.listen));
+    }
+    if let Some(section) = config.monitor {
+        let socket = net::bind_udp(section.listen).await.map_err(|error| CliError::failed(error.to_string()))?;
+        let control_url = http_url("monitor.control_url", &section.control_url)?;
+        let mut settings = MonitorConfig::new(control_url, token(data_dir, section.token_file.as_deref()).await?);
+        settings.dead_after_ms = section.dead_after_ms.unwrap_or(settings.dead_after_ms);
+        process.monitor(&settings, socket);
+        out.note(format!("monitor on {} (UDP)", section.listen));
+    }
+    for section in config.edge {
+        let listener = bind(section.listen).await?;
+        let (name, listen) = (section.name.clone(), section.listen);
+        let start = edge_start(section, data_dir).await?;
+        process.edge(start, listener).map_err(cannot)?;
+        out.note(format!("edge {name} on {listen}"));
+    }
+    if let Some(section) = config.router {
+        let listener = bind(section.listen).await?;
+        let settings = RouterConfig {
+            control_url: http_url("router.control_url", &section.control_url)?,
+            token: token(data_dir, section.token_file.as_deref()).await?,
+            mode: section.mode.into(),
+            default_place: section.default_place.0,
+            data_dir: Some(data_dir.join("router")),
+            server: ServerLimits::default(),
+        };
+        process.router(settings, listener).map_err(cannot)?;
+        out.note(format!("router on {}", section.listen));
+    }
+    if let Some(section) = config.admin {
+        process.admin(bind(section.listen).await?);
+        out.note(format!("admin on {}", section.listen));
+    }
+    Ok(())
+}
+
+async fn edge_start(section: EdgeSection, data_dir: &DataDir) -> Result<EdgeStart, CliError> {
+    let url = section.url.unwrap_or_else(|| url_of(section.listen));
+    Ok(EdgeStart {
+        control_url: http_url("edge.control_url", &section.control_url)?,
+        token: token(data_dir, section.token_file.as_deref()).await?,
+        memory_bytes: match section.memory {
+            Some(size) => size.0,
+            None => DEFAULT_MEMORY.parse::<Size>().map_err(CliError::usage)?.0,
+        },
+        data_dir: data_dir.join("edges").join(section.name.as_str()),
+        node: NodeDoc { name: section.name, place: section.place.0, url: http_url("edge.url", &url)? },
+        clock: wall_clock(),
+    })
+}
+
+async fn bind(address: std::net::SocketAddr) -> Result<tokio::net::TcpListener, CliError> {
+    net::bind(address).await.map_err(|error| {
+        CliError::failed(error.to_string()).with_hint("give the role another address: `listen` in its section, or --listen")
+    })
+}
+
+/// A URL without a trailing slash.
+fn http_url(setting: &str, url: &str) -> Result<String, CliError> {
+    let trimmed = url.trim_end_matches('/');
+    let uri = trimmed.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("http") && uri.authority().is_some());
+    match uri {
+        Some(uri) if uri.path().len() <= 1 && uri.query().is_none() => Ok(trimmed.to_owned()),
+        _ => Err(CliError::usage(format!("{setting}: {url:?} is not of the form http://HOST:PORT"))),
+    }
+}
+
+/// The node token: in the file that is named, else in the data folder. Waits a little for control to make it.
+async fn token(data_dir: &DataDir, file: Option<&Path>) -> Result<TokenSecret, CliError> {
+    let path = file.map_or_else(|| data_dir.join("node.token"), Path::to_owned);
+    let shown = human::file_name(&path);
+    let mut waited_ms = 0;
+    let text = loop {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => break text,
+            Err(error) if waited_ms >= TOKEN_WAIT_MS || error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(CliError::failed(format!("cannot read the node token {shown}: {error}"))
+                    .with_hint("control writes node.token into its data folder: copy it here and name it with --token-file or token_file"));
+            }
+            Err(_) => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                waited_ms += 100;
+            }
+        }
+    };
+    TokenSecret::parse(text.trim()).map_err(|error| CliError::failed(format!("{shown}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_of_roles() {
+        assert_eq!(http_url("x", "http://10.0.0.1:8601/").expect("good"), "http://10.0.0.1:8601");
+        for bad in ["", "10.0.0.1:8601", "https://x", "http://x/path", "http://x?y", "ftp://x"] {
+            let error = http_url("origin.control_url", bad).expect_err(bad).to_string();
+            assert!(error.contains("origin.control_url"), "{error}");
+        }
+    }
+}
