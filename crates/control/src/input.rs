@@ -34,11 +34,16 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
             }
             Ok(Err(error)) => return Err(Failure::new(ErrorCode::BodyMismatch, error.to_string())),
             Err(_) => {
-                return Err(Failure::new(ErrorCode::BodyMismatch, format!("the body did not arrive within {BODY_MS} ms")));
+                return Err(Failure::new(
+                    ErrorCode::BodyMismatch,
+                    format!("the body did not arrive within {BODY_MS} ms"),
+                ));
             }
         };
         // serde_json adds the line and the column.
-        serde_json::from_slice(&body).map(Json).map_err(|why| Failure::invalid(format!("the JSON body is wrong: {why}")))
+        serde_json::from_slice(&body)
+            .map(Json)
+            .map_err(|why| Failure::invalid(format!("the JSON body is wrong: {why}")))
     }
 }
 
@@ -50,7 +55,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
         let query = Query::try_from_uri(&parts.uri);
-        query.map(|Query(query)| Self(query)).map_err(|why| Failure::invalid(format!("the query is wrong: {}", Causes(&why))))
+        query
+            .map(|Query(query)| Self(query))
+            .map_err(|why| Failure::invalid(format!("the query is wrong: {}", Causes(&why))))
     }
 }
 
@@ -63,7 +70,7 @@ impl Display for Causes<'_> {
         while let Some(source) = innermost.source() {
             innermost = source;
         }
-        innermost.fmt(f)
+        Display::fmt(innermost, f)
     }
 }
 

@@ -25,15 +25,12 @@ mod urls;
 mod wait;
 mod zones;
 
-#[cfg(test)]
-mod tests;
-
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::node::Upstream;
-use api::{NewToken, Place, Scope, TokenKind, TokenSecret, ZoneDoc, ZoneName};
+use api::{NewToken, Place, Scope, TokenKind, TokenSecret, ZoneDoc};
 use catalog::{Catalog, CatalogError, OpenError, Settings};
 use net::ServerLimits;
 use prometheus_client::registry::Registry;
@@ -180,20 +177,15 @@ impl Control {
     ///
     /// # Errors
     /// The catalog failed, or another zone has the hosts or catches all.
-    pub async fn ensure_zone(&self, zone: ZoneDoc) -> Result<bool, ControlError> {
+    pub async fn ensure_zone(&self, zone: &ZoneDoc) -> Result<bool, ControlError> {
         match self.state.catalog.zone(&zone.name).await {
             Ok(_) => Ok(false),
             Err(CatalogError::UnknownZone(_)) => {
-                self.state.catalog.put_zone(zone, self.state.now_ms()).await?;
+                self.state.catalog.put_zone(zone.clone(), self.state.now_ms()).await?;
                 Ok(true)
             }
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// The zone `files` of a first start: public, for every host that no zone names, with `index.html` for folders.
-    pub fn first_zone(name: ZoneName) -> ZoneDoc {
-        ZoneDoc { catch_all: true, index: Some("index.html".to_owned()), ..ZoneDoc::new(name) }
     }
 
     /// The identity of the catalog.

@@ -75,11 +75,17 @@ impl IntoResponse for Failure {
 /// Where no route matches.
 pub(crate) async fn unknown_endpoint(uri: Uri) -> Failure {
     let path: String = uri.path().chars().take(200).collect();
-    Failure::new(ErrorCode::UnknownEndpoint, format!("there is nothing at {path}; /v1/openapi.json lists what there is"))
+    Failure::new(
+        ErrorCode::UnknownEndpoint,
+        format!("there is nothing at {path}; /v1/openapi.json lists what there is"),
+    )
 }
 
 /// Where a route matches and its methods do not.
 pub(crate) async fn method_not_allowed(method: Method, uri: Uri) -> Failure {
     let path: String = uri.path().chars().take(200).collect();
-    Failure::new(ErrorCode::MethodNotAllowed, format!("{path} does not take {method}; the Allow header lists what it takes"))
+    Failure::new(
+        ErrorCode::MethodNotAllowed,
+        format!("{path} does not take {method}; the Allow header lists what it takes"),
+    )
 }

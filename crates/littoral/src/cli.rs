@@ -14,14 +14,15 @@ mod completions;
 mod download;
 mod events;
 mod get;
+mod locate;
 mod ls;
 mod mv;
 mod nodes;
 mod purge;
 mod put;
 mod put_plan;
+mod report;
 mod rm;
-mod routes;
 mod status;
 mod sync;
 mod tokens;
@@ -36,6 +37,9 @@ pub use globals::{ADMIN_TOKEN_FILE, DEFAULT_DATA_DIR, Globals, RUN_FILE, RunFile
 pub use output::{Format, Out};
 pub use session::Session;
 
+use crate::roles::{self, EdgeArgs, RoleArgs, Which};
+use crate::up::{self, UpArgs};
+
 /// A content delivery network in one binary.
 #[derive(Debug, Parser)]
 #[command(name = "littoral", version, arg_required_else_help = true, max_term_width = 120)]
@@ -48,7 +52,32 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    // The commands that start roles (`up`, `control`, `origin`, `edge`, `router`, `monitor`, `run`) belong here.
+    /// Run a whole CDN on this machine
+    Up(UpArgs),
+    /// Run the roles that a configuration file names
+    #[command(after_help = "Example:\n  littoral run --config littoral.toml")]
+    Run(RoleArgs),
+    /// Run only the control role of a configuration file
+    #[command(after_help = "Example:\n  littoral control --config littoral.toml")]
+    Control(RoleArgs),
+    /// Run only the origin role of a configuration file
+    #[command(after_help = "Example:\n  littoral origin --config littoral.toml")]
+    Origin(RoleArgs),
+    /// Run only the monitor role of a configuration file
+    #[command(after_help = "Example:\n  littoral monitor --config littoral.toml")]
+    Monitor(RoleArgs),
+    /// Run only the router role of a configuration file
+    #[command(after_help = "Example:\n  littoral router --config littoral.toml")]
+    Router(RoleArgs),
+    /// Run an edge, from a configuration file or from flags
+    Edge(EdgeArgs),
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// The commands that speak to a CDN that runs already, or to none.
+#[derive(Debug, Subcommand)]
+enum ClientCommand {
     /// Upload files, a folder, or standard input
     Put(put::PutArgs),
     /// Download a file and verify it
@@ -70,7 +99,7 @@ enum Command {
     /// Show, make and delete tokens
     Tokens(tokens::TokensArgs),
     /// Show where a file is read from at some place, and why
-    Locate(routes::LocateArgs),
+    Locate(locate::LocateArgs),
     /// Show the log of changes
     Events(events::EventsArgs),
     /// Show the state of the whole
@@ -114,31 +143,43 @@ fn start(cli: Cli) -> Result<(), CliError> {
 
 async fn run(cli: Cli) -> Result<(), CliError> {
     let Cli { globals, command } = cli;
+    let command = match command {
+        // These listen for signals themselves, and drain.
+        Command::Up(args) => return up::run(args, &globals).await,
+        Command::Run(args) => return roles::run(Which::All, &args, &globals).await,
+        Command::Control(args) => return roles::run(Which::Control, &args, &globals).await,
+        Command::Origin(args) => return roles::run(Which::Origin, &args, &globals).await,
+        Command::Monitor(args) => return roles::run(Which::Monitor, &args, &globals).await,
+        Command::Router(args) => return roles::run(Which::Router, &args, &globals).await,
+        Command::Edge(args) => return roles::run_edge(args, &globals).await,
+        Command::Client(command) => command,
+    };
     tokio::select! {
-        result = client_command(command, &globals) => result,
+        result = command.run(&globals) => result,
         // What is dropped here cleans up after itself (a half-written file, for example).
         _ = tokio::signal::ctrl_c() => Err(CliError::failed("interrupted")),
     }
 }
 
-/// The commands that speak to a CDN that runs already.
-async fn client_command(command: Command, globals: &Globals) -> Result<(), CliError> {
-    match command {
-        Command::Put(args) => put::run(args, globals).await,
-        Command::Get(args) => get::run(args, globals).await,
-        Command::Ls(args) => ls::run(args, globals).await,
-        Command::Rm(args) => rm::run(args, globals).await,
-        Command::Mv(args) => mv::run(args, globals).await,
-        Command::Sync(args) => sync::run(args, globals).await,
-        Command::Purge(args) => purge::run(args, globals).await,
-        Command::Nodes(args) => nodes::run(args, globals).await,
-        Command::Zones(args) => zones::run(args, globals).await,
-        Command::Tokens(args) => tokens::run(args, globals).await,
-        Command::Locate(args) => routes::run(args, globals).await,
-        Command::Events(args) => events::run(args, globals).await,
-        Command::Status(args) => status::run(args, globals).await,
-        Command::Completions(args) => completions::run(&args, &globals.out()),
-        Command::Version => completions::version(&globals.out()),
+impl ClientCommand {
+    async fn run(self, globals: &Globals) -> Result<(), CliError> {
+        match self {
+            Self::Put(args) => put::run(args, globals).await,
+            Self::Get(args) => get::run(args, globals).await,
+            Self::Ls(args) => ls::run(args, globals).await,
+            Self::Rm(args) => rm::run(args, globals).await,
+            Self::Mv(args) => mv::run(args, globals).await,
+            Self::Sync(args) => sync::run(args, globals).await,
+            Self::Purge(args) => purge::run(args, globals).await,
+            Self::Nodes(args) => nodes::run(args, globals).await,
+            Self::Zones(args) => zones::run(args, globals).await,
+            Self::Tokens(args) => tokens::run(args, globals).await,
+            Self::Locate(args) => locate::run(args, globals).await,
+            Self::Events(args) => events::run(args, globals).await,
+            Self::Status(args) => status::run(args, globals).await,
+            Self::Completions(args) => completions::run(&args, &globals.out()),
+            Self::Version => completions::version(&globals.out()),
+        }
     }
 }
 

@@ -66,9 +66,11 @@ async fn follow(after: Option<u64>, session: &Session, out: &Out) -> Result<(), 
     loop {
         match show(&mut last, true, session, out).await {
             // The other side ends streams when it stops; whether it is back shows in the next attempt.
-            Ok(()) | Err(End::Broken(_)) => tokio::time::sleep(Duration::from_millis(REOPEN_PAUSE_MS)).await,
+            Ok(()) => {}
+            Err(End::Broken(error)) => out.note(format!("opening the stream again: {error}")),
             Err(end) => return Err(end.into_error(session)),
         }
+        tokio::time::sleep(Duration::from_millis(REOPEN_PAUSE_MS)).await;
     }
 }
 
