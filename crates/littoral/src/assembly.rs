@@ -140,7 +140,7 @@ impl Process {
     }
 
     /// Starts a monitor on `socket`.
-    pub fn monitor(&mut self, config: &MonitorConfig, socket: UdpSocket) {
+    pub fn monitor(&mut self, config: MonitorConfig, socket: UdpSocket) {
         let monitor = Monitor::new(config, &mut self.registry);
         self.spawn("monitor", Box::new(|| true), |stop| monitor.run(socket, stop));
     }

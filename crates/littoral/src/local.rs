@@ -161,12 +161,11 @@ pub async fn start(config: LocalConfig, data_dir: DataDir) -> Result<Local, Loca
     let node_token = data_dir.secret("node.token")?;
 
     let mut process = Process::default();
+    let upstream = api::node::Upstream { url: api.clone(), place: config.origin_place };
     let settings = ControlConfig {
-        catalog: data_dir.join("catalog").join("catalog.db"),
-        public_url: router.clone(),
-        origin: api::node::Upstream { url: api.clone(), place: config.origin_place },
         default_place: config.default_place,
         monitor: Some(monitor_address),
+        ..ControlConfig::new(catalog_in(&data_dir)?, router.clone(), upstream)
     };
     let secrets = (admin_token.clone(), node_token.clone());
     process.control(settings, sockets.control, async |control| prepare(control, &secrets.0, &secrets.1).await).await?;
@@ -179,7 +178,7 @@ pub async fn start(config: LocalConfig, data_dir: DataDir) -> Result<Local, Loca
     process.origin(origin, &data_dir.join("objects"), sockets.api)?;
     let monitor =
         MonitorConfig { dead_after_ms: config.dead_after_ms, ..MonitorConfig::new(control.clone(), node_token.clone()) };
-    process.monitor(&monitor, sockets.monitor);
+    process.monitor(monitor, sockets.monitor);
     let mut edges = Vec::new();
     for (edge, listener) in config.edges.iter().zip(sockets.edges) {
         let url = url_of(address(&listener)?);
@@ -225,6 +224,16 @@ pub async fn prepare(
         control.ensure_zone(&zone).await?;
     }
     Ok(())
+}
+
+/// The file of the catalog in a data folder; its own folder is made if need be.
+///
+/// # Errors
+/// The folder cannot be made.
+pub fn catalog_in(data_dir: &DataDir) -> Result<PathBuf, DataDirError> {
+    let folder = data_dir.join("catalog");
+    std::fs::create_dir_all(&folder).map_err(|why| DataDirError::Io { path: folder.clone(), why })?;
+    Ok(folder.join("catalog.db"))
 }
 
 impl Local {

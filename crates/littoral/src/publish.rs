@@ -11,7 +11,7 @@ mod upload;
 mod walk;
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use api::{Digest, FileDoc, FilePath, InvalidName, PurgeAnswer, ZoneName};

@@ -20,7 +20,7 @@ use crate::cli::human;
 use crate::cli::output::Out;
 use crate::config::{self, Config, DEFAULT_MEMORY, EdgeSection, PlaceText, RouterMode, Size};
 use crate::datadir::DataDir;
-use crate::local::prepare;
+use crate::local::{catalog_in, prepare};
 use crate::up::{data_dir_error, stop_signal};
 
 /// How long a role waits for a token file that control is about to make, in milliseconds.
@@ -165,12 +165,13 @@ async fn start(config: Config, data_dir: &DataDir, process: &mut Process, out: &
         let node_token = data_dir.secret("node.token").map_err(data_dir_error)?;
         let listener = bind(section.listen).await?;
         let origin_place = section.origin_place.0;
+        let origin_url = http_url("control.origin_url", &section.origin_url)?;
+        let upstream = api::node::Upstream { url: origin_url, place: origin_place };
+        let public_url = http_url("control.public_url", &section.public_url)?;
         let settings = ControlConfig {
-            catalog: data_dir.join("catalog").join("catalog.db"),
-            public_url: http_url("control.public_url", &section.public_url)?,
-            origin: api::node::Upstream { url: http_url("control.origin_url", &section.origin_url)?, place: origin_place },
             default_place: section.default_place.map_or(origin_place, |place| place.0),
             monitor: section.monitor,
+            ..ControlConfig::new(catalog_in(data_dir).map_err(data_dir_error)?, public_url, upstream)
         };
         process.control(settings, listener, async |control| prepare(control, &admin_token, &node_token).await).await.map_err(cannot)?;
         out.note(format!("control on {}", section.listen));
@@ -192,7 +193,7 @@ async fn start(config: Config, data_dir: &DataDir, process: &mut Process, out: &
         let control_url = http_url("monitor.control_url", &section.control_url)?;
         let mut settings = MonitorConfig::new(control_url, token(data_dir, section.token_file.as_deref()).await?);
         settings.dead_after_ms = section.dead_after_ms.unwrap_or(settings.dead_after_ms);
-        process.monitor(&settings, socket);
+        process.monitor(settings, socket);
         out.note(format!("monitor on {} (UDP)", section.listen));
     }
     for section in config.edge {

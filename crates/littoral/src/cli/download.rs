@@ -108,7 +108,7 @@ async fn transfer(mut body: Body, output: Box<dyn Write + Send>, progress: &Prog
     let writer = tokio::task::spawn_blocking(move || write_all(waiting, output));
     let (mut bytes, mut broke) = (0_u64, None);
     while let Some(frame) = body.frame().await {
-        let piece = match frame.map(http_body::Frame::into_data) {
+        let piece = match frame.map(|frame| frame.into_data()) {
             Ok(Ok(piece)) => piece,
             // Trailers.
             Ok(Err(_)) => continue,

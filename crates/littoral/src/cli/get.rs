@@ -20,7 +20,6 @@ use crate::cli::download::{Target, receive};
 use crate::cli::error::CliError;
 use crate::cli::globals::Globals;
 use crate::cli::human;
-use crate::cli::output::Out;
 use crate::cli::session::Session;
 use crate::cli::values::{Remote, file_id, last_segment};
 use crate::connection::retry;

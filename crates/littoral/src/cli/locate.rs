@@ -1,6 +1,7 @@
 //! `locate`: where a file is read from, and why.
 
-use api::{Candidate, Locate, Place, ZoneName};
+use api::docs::Candidate;
+use api::{Locate, Place, ZoneName};
 use clap::Args;
 
 use crate::cli::error::CliError;
