@@ -1,12 +1,11 @@
 //! Files: their documents, listings, renaming and deletion. Contents go through the origin.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use api::node::{Conditions, UploadTarget};
 use api::{
-    FileDoc, FileId, FileList, FilePatch, MAX_CACHE_CONTROL_BYTES, MAX_MEDIA_TYPE_BYTES, MAX_PAGE_FILES,
-    MAX_TAGS_PER_FILE, PurgeAnswer, VersionList, ZoneName,
+    ErrorCode, FileDoc, FileId, FileList, FilePatch, MAX_CACHE_CONTROL_BYTES, MAX_MEDIA_TYPE_BYTES, MAX_PAGE_FILES,
+    MAX_TAGS_PER_FILE, PurgeAnswer, Receipt, Tag, VersionList, ZoneName,
 };
 use axum::Json as Answer;
 use axum::extract::State as Shared;
@@ -29,13 +28,9 @@ pub(crate) struct ListParams {
 }
 
 impl State {
-    /// The document of a file, waiting for the edges first if asked to.
-    pub(crate) async fn document(&self, file: StoredFile, wait_since: Option<Instant>) -> Result<FileDoc, Failure> {
+    /// The document of a file, with what the edges did if somebody waited for them.
+    pub(crate) async fn document(&self, file: StoredFile, receipts: Vec<Receipt>) -> Result<FileDoc, Failure> {
         let zone = self.catalog.zone(&file.zone).await?;
-        let receipts = match wait_since {
-            Some(committed) => wait::for_edges(self, file.event, committed).await?,
-            None => Vec::new(),
-        };
         Ok(self.public_url.document(&zone, file, receipts))
     }
 }
@@ -62,7 +57,7 @@ pub(crate) async fn read(
     at: FileAt,
 ) -> Result<Answer<FileDoc>, Failure> {
     let file = state.catalog.file(&at.zone, &at.path).await?;
-    state.document(file, None).await.map(Answer)
+    state.document(file, Vec::new()).await.map(Answer)
 }
 
 pub(crate) async fn read_by_id(
@@ -71,7 +66,7 @@ pub(crate) async fn read_by_id(
     Named(id): Named<FileId>,
 ) -> Result<Answer<FileDoc>, Failure> {
     let file = state.catalog.file_by_id(id).await?;
-    state.document(file, None).await.map(Answer)
+    state.document(file, Vec::new()).await.map(Answer)
 }
 
 pub(crate) async fn versions(
@@ -89,23 +84,33 @@ pub(crate) async fn patch(
     Params(wait): Params<WaitParam>,
     Json(patch): Json<FilePatch>,
 ) -> Result<Answer<FileDoc>, Failure> {
-    check_patch(&patch)?;
-    let file = state.catalog.patch_file(id, patch, state.now_ms()).await?;
-    let committed = Instant::now();
-    state.document(file, wait.edges().then_some(committed)).await.map(Answer)
-}
-
-fn check_patch(patch: &FilePatch) -> Result<(), Failure> {
-    if *patch == FilePatch::default() {
+    if patch == FilePatch::default() {
         return Err(Failure::invalid("the patch changes nothing; give path, media_type, cache_control or tags"));
     }
-    check_value("media_type", patch.media_type.as_deref(), MAX_MEDIA_TYPE_BYTES)?;
-    if patch.media_type.as_deref().is_some_and(|value| !value.contains('/')) {
+    check_served(
+        patch.media_type.as_deref(),
+        patch.cache_control.as_deref(),
+        patch.tags.as_deref().unwrap_or_default(),
+    )?;
+    let place = state.acks.place(wait.edges())?;
+    let file = state.commit(state.catalog.patch_file(id, patch, state.now_ms())).await?;
+    let receipts = wait::for_edges(&state, place, file.event).await?;
+    state.document(file, receipts).await.map(Answer)
+}
+
+/// That a file can be served with these.
+///
+/// # Errors
+/// `InvalidRequest`: one of them is too long, or cannot stand in a header.
+pub(crate) fn check_served(media_type: Option<&str>, cache_control: Option<&str>, tags: &[Tag]) -> Result<(), Failure> {
+    check_value("media_type", media_type, MAX_MEDIA_TYPE_BYTES)?;
+    if media_type.is_some_and(|value| !value.contains('/')) {
         return Err(Failure::invalid("media_type is not a media type; use something like text/plain"));
     }
-    check_value("cache_control", patch.cache_control.as_deref(), MAX_CACHE_CONTROL_BYTES)?;
-    if patch.tags.as_ref().is_some_and(|tags| tags.len() > MAX_TAGS_PER_FILE) {
-        return Err(Failure::invalid(format!("more than {MAX_TAGS_PER_FILE} tags")));
+    check_value("cache_control", cache_control, MAX_CACHE_CONTROL_BYTES)?;
+    if tags.len() > MAX_TAGS_PER_FILE {
+        let detail = format!("{} tags; at most {MAX_TAGS_PER_FILE} are allowed", tags.len());
+        return Err(Failure::new(ErrorCode::TooLarge, detail));
     }
     Ok(())
 }
@@ -130,7 +135,7 @@ pub(crate) async fn remove(
     headers: HeaderMap,
 ) -> Result<Answer<PurgeAnswer>, Failure> {
     let target = UploadTarget::Path { zone: at.zone, path: at.path };
-    delete(&state, target, conditions(&headers)?, wait.edges()).await
+    delete(&state, target, conditions(&headers)?, &wait).await
 }
 
 pub(crate) async fn remove_by_id(
@@ -140,17 +145,16 @@ pub(crate) async fn remove_by_id(
     Params(wait): Params<WaitParam>,
     headers: HeaderMap,
 ) -> Result<Answer<PurgeAnswer>, Failure> {
-    delete(&state, UploadTarget::Id { id }, conditions(&headers)?, wait.edges()).await
+    delete(&state, UploadTarget::Id { id }, conditions(&headers)?, &wait).await
 }
 
 async fn delete(
     state: &State,
     target: UploadTarget,
     conditions: Conditions,
-    wait_for_edges: bool,
+    wait: &WaitParam,
 ) -> Result<Answer<PurgeAnswer>, Failure> {
-    let (_, event) = state.catalog.delete_file(target, conditions, state.now_ms()).await?;
-    let committed = Instant::now();
-    let receipts = if wait_for_edges { wait::for_edges(state, event, committed).await? } else { Vec::new() };
-    Ok(Answer(PurgeAnswer { event, receipts }))
+    let place = state.acks.place(wait.edges())?;
+    let (_, event) = state.commit(state.catalog.delete_file(target, conditions, state.now_ms())).await?;
+    Ok(Answer(PurgeAnswer { event, receipts: wait::for_edges(state, place, event).await? }))
 }

@@ -6,7 +6,7 @@ use api::node::{
     Ack, Blobs, Holders, Join, MAX_BLOBS_PER_CALL, MAX_PLACEMENTS_PER_REPORT, Placements, Resolved, SNAPSHOT_FORMAT,
     Snapshot,
 };
-use api::{Access, ErrorCode, FileId, FilePath, Health, NodeName, Scope, ZoneName, headers};
+use api::{Access, ErrorCode, FileId, FilePath, Health, NodeName, Scope, ZoneDoc, ZoneName, headers};
 use axum::Json as Answer;
 use axum::extract::State as Shared;
 use catalog::StoredFile;
@@ -31,7 +31,7 @@ pub(crate) async fn join(
     if name.as_str() == ORIGIN {
         return Err(Failure::invalid("an edge cannot be named 'origin'"));
     }
-    state.catalog.join(join.node, join.keeps_placements, state.now_ms()).await?;
+    state.commit(state.catalog.join(join.node, join.keeps_placements, state.now_ms())).await?;
     state.acks.join(name);
     take_snapshot(&state).await.map(Answer)
 }
@@ -82,7 +82,7 @@ pub(crate) async fn placements(
         let detail = format!("{count} placements; at most {MAX_PLACEMENTS_PER_REPORT} in one report");
         return Err(Failure::new(ErrorCode::TooLarge, detail));
     }
-    state.catalog.apply_placements(&params.node, placements, state.now_ms()).await?;
+    state.commit(state.catalog.apply_placements(&params.node, placements, state.now_ms())).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -121,14 +121,24 @@ pub(crate) async fn resolve(
     Params(params): Params<FileParams>,
     fields: HeaderMap,
 ) -> Result<Answer<Resolved>, Failure> {
-    let file = params.find(&state).await?;
-    let zone = state.catalog.zone(&file.zone).await?;
-    if zone.access == Access::Private && !params.as_node {
-        let value = fields.get(headers::CLIENT_AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
-        admit(&state, value, Need::Scope(Scope::Read)).await?;
+    let client = fields.get(headers::CLIENT_AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
+    // Where the zone is named, access comes first: what is in a private zone is nobody's business.
+    if let Some(zone) = &params.zone {
+        readable(&state, zone, params.as_node, client).await?;
     }
+    let file = params.find(&state).await?;
+    let zone = readable(&state, &file.zone, params.as_node, client).await?;
     let file = state.public_url.document(&zone, file, Vec::new());
     Ok(Answer(Resolved { file, access: zone.access }))
+}
+
+/// The zone, if a node asks for itself or `client`, the `Authorization` of whom it asks for, may read it.
+async fn readable(state: &State, zone: &ZoneName, as_node: bool, client: Option<&str>) -> Result<ZoneDoc, Failure> {
+    let zone = state.catalog.zone(zone).await?;
+    if zone.access == Access::Private && !as_node {
+        admit(state, client, Need::Scope(Scope::Read)).await?;
+    }
+    Ok(zone)
 }
 
 pub(crate) async fn health(
@@ -154,7 +164,7 @@ pub(crate) async fn condemn(
     Json(blobs): Json<Blobs>,
 ) -> Result<Answer<Blobs>, Failure> {
     check_count(&blobs)?;
-    Ok(Answer(Blobs { digests: state.catalog.condemn_blobs(blobs.digests, state.now_ms()).await? }))
+    Ok(Answer(Blobs { digests: state.commit(state.catalog.condemn_blobs(blobs.digests, state.now_ms())).await? }))
 }
 
 pub(crate) async fn forget(
@@ -163,7 +173,7 @@ pub(crate) async fn forget(
     Json(blobs): Json<Blobs>,
 ) -> Result<StatusCode, Failure> {
     check_count(&blobs)?;
-    state.catalog.forget_blobs(blobs.digests, state.now_ms()).await?;
+    state.commit(state.catalog.forget_blobs(blobs.digests, state.now_ms())).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

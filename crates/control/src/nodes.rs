@@ -43,7 +43,7 @@ pub(crate) async fn remove(
     Shared(state): Shared<Arc<State>>,
     Named(name): Named<NodeName>,
 ) -> Result<StatusCode, Failure> {
-    state.catalog.remove_node(name.clone(), state.now_ms()).await?;
+    state.commit(state.catalog.remove_node(name.clone(), state.now_ms())).await?;
     state.acks.remove(&name);
     Ok(StatusCode::NO_CONTENT)
 }

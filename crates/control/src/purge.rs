@@ -1,12 +1,12 @@
-//! Purges: from the URLs that people write to what the event names.
+//! Purges: from what a client writes to the targets of one event.
 
 use std::sync::Arc;
-use std::time::Instant;
 
+use api::docs::{PurgeAnswer, PurgeRequest};
 use api::names::{MAX_PATH_BYTES, decode_url};
 use api::{
-    ErrorCode, MAX_PURGE_TARGETS, Problem, PurgeAnswer, PurgeRequest, PurgeTargets, Target, ZoneName, ZonePath,
-    ZonePrefix, ZoneTag, Zones,
+    ErrorCode, MAX_PURGE_TARGETS, Problem, PurgeTargets, Target, ZoneDoc, ZoneName, ZonePath, ZonePrefix, ZoneTag,
+    Zones,
 };
 use axum::Json as Answer;
 use axum::extract::State as Shared;
@@ -16,185 +16,247 @@ use crate::input::Json;
 use crate::problem::Failure;
 use crate::{State, wait};
 
+/// `POST /v1/purge`.
 pub(crate) async fn purge(
     _: MayPurge,
     Shared(state): Shared<Arc<State>>,
     Json(request): Json<PurgeRequest>,
 ) -> Result<Answer<PurgeAnswer>, Failure> {
-    let zones = Zones::new(&state.catalog.zones().await?);
-    let wait = request.wait;
-    let targets = targets(request, &zones)?;
-    let event = state.catalog.append_purge(targets, state.now_ms()).await?;
-    let committed = Instant::now();
-    let receipts = if wait { wait::for_edges(&state, event, committed).await? } else { Vec::new() };
-    Ok(Answer(PurgeAnswer { event, receipts }))
+    let place = state.acks.place(request.wait)?;
+    let targets = targets(request, &Zones::new(&state.catalog.zones().await?))?;
+    let event = state.commit(state.catalog.append_purge(targets, state.now_ms())).await?;
+    Ok(Answer(PurgeAnswer { event, receipts: wait::for_edges(&state, place, event).await? }))
 }
 
-fn invalid(detail: String) -> Problem {
-    Problem::new(ErrorCode::InvalidRequest, detail)
-}
-
-/// What a request names.
+/// What a request names, with every zone looked up. Pure.
 ///
 /// # Errors
-/// The first thing in it that names nothing, with what would be right.
+/// Nothing or too much is named, or one thing wrongly: the problem says which, and what would be right.
 fn targets(request: PurgeRequest, zones: &Zones) -> Result<PurgeTargets, Problem> {
-    let count = request.urls.len() + request.prefixes.len() + request.tags.len() + request.zones.len();
-    if count == 0 {
-        return Err(invalid("the purge names nothing; give urls, prefixes, tags or zones".to_owned()));
+    let named = request.urls.len() + request.prefixes.len() + request.tags.len() + request.zones.len();
+    if named == 0 {
+        let detail = "a purge must name something: urls, prefixes, tags or zones";
+        return Err(Problem::new(ErrorCode::InvalidRequest, detail));
     }
-    if count > MAX_PURGE_TARGETS {
-        let detail = format!("the purge names {count} things; at most {MAX_PURGE_TARGETS} are allowed in one");
+    if named > MAX_PURGE_TARGETS {
+        let detail = format!("{named} things to purge; at most {MAX_PURGE_TARGETS} are allowed in one request");
         return Err(Problem::new(ErrorCode::TooLarge, detail));
     }
-    let known = |name: &ZoneName| match zones.by_name(name) {
-        Some(_) => Ok(()),
-        None => Err(Problem::new(ErrorCode::UnknownZone, format!("there is no zone '{name}'"))),
-    };
-    request.zone.iter().chain(&request.zones).try_for_each(known)?;
-    let mut targets = PurgeTargets { zones: request.zones, soft: request.soft, ..PurgeTargets::default() };
-    for url in &request.urls {
-        let (host, path) = split(url, request.zone.as_ref())?;
-        match zones
-            .target(&host, &path)
-            .map_err(|problem| Problem { detail: format!("{url:?}: {}", problem.detail), ..problem })?
-        {
+    let own_zone = request.zone.as_ref().map(|name| known("zone", name, zones)).transpose()?;
+    let mut targets = PurgeTargets { soft: request.soft, ..PurgeTargets::default() };
+    for (at, url) in request.urls.iter().enumerate() {
+        match file(url, own_zone, zones).map_err(|problem| at_index("urls", at, url, problem))? {
             Target::Path { zone, path } => targets.urls.push(ZonePath { zone: zone.name.clone(), path }),
             Target::Id { id, .. } => targets.ids.push(id),
         }
     }
-    for url in &request.prefixes {
-        targets.prefixes.push(prefix(url, request.zone.as_ref(), zones)?);
+    for (at, text) in request.prefixes.iter().enumerate() {
+        let prefix = prefix(text, own_zone, zones).map_err(|problem| at_index("prefixes", at, text, problem))?;
+        targets.prefixes.push(prefix);
     }
-    let zone = request.zone;
-    targets.tags = request.tags.into_iter().map(|tag| ZoneTag { zone: zone.clone(), tag }).collect();
+    let tag = |tag| ZoneTag { zone: request.zone.clone(), tag };
+    targets.tags = request.tags.into_iter().map(tag).collect();
+    for name in &request.zones {
+        known("zones", name, zones)?;
+    }
+    targets.zones = request.zones;
     Ok(targets)
 }
 
-/// Host and path of a URL. A bare path becomes one that names its zone itself.
-fn split(url: &str, zone: Option<&ZoneName>) -> Result<(String, String), Problem> {
-    if url.starts_with("/-/") {
-        return Ok((String::new(), url.to_owned()));
-    }
-    if url.starts_with('/') {
-        let Some(zone) = zone else {
-            return Err(invalid(format!(
-                "{url:?} is a bare path: say in which zone with `zone`, or write the whole URL"
-            )));
-        };
-        return Ok((String::new(), format!("/-/content/{zone}{url}")));
-    }
-    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-    let Some(rest) = rest.filter(|rest| !rest.is_empty() && !rest.starts_with('/')) else {
-        return Err(invalid(format!("{url:?} is not a URL like http://HOST/PATH, nor a path like /PATH with `zone`")));
-    };
-    let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (host, path) = rest.split_at(at);
-    Ok((host.to_owned(), if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }))
+fn known<'z>(field: &str, name: &ZoneName, zones: &'z Zones) -> Result<&'z ZoneDoc, Problem> {
+    let zone = zones.by_name(name).map(|zone| &**zone);
+    zone.ok_or_else(|| Problem::new(ErrorCode::UnknownZone, format!("{field}: there is no zone '{name}'")))
 }
 
-fn prefix(url: &str, zone: Option<&ZoneName>, zones: &Zones) -> Result<ZonePrefix, Problem> {
-    let (host, path) = split(url, zone)?;
-    let (zone, raw) = match (path.strip_prefix("/-/content/"), zone) {
-        (Some(rest), _) => {
-            let (name, raw) = rest.split_once('/').unwrap_or((rest, ""));
-            let name: ZoneName = name.parse()?;
-            (zones.by_name(&name), raw.to_owned())
-        }
-        (None, _) => (zones.by_host(&host), path.trim_start_matches('/').to_owned()),
-    };
-    let zone =
-        zone.ok_or_else(|| Problem::new(ErrorCode::UnknownZone, format!("{url:?}: no zone answers for this host")))?;
-    let raw = raw.split(['?', '#']).next().unwrap_or_default();
-    let prefix = decode_url(raw)?;
-    if prefix.len() > MAX_PATH_BYTES || prefix.chars().any(char::is_control) {
-        return Err(invalid(format!(
-            "{url:?} cannot begin a path: at most {MAX_PATH_BYTES} bytes, no control characters"
-        )));
+/// Says which of many was wrong.
+fn at_index(field: &str, at: usize, text: &str, problem: Problem) -> Problem {
+    let shown: String = text.chars().take(80).collect();
+    Problem::new(problem.code, format!("{field}[{at}] {shown:?}: {}", problem.detail))
+}
+
+/// The file that a URL names, by the rules by which edges read it. What follows `?` or `#` is no part of a stored file's
+/// address.
+fn file(url: &str, own_zone: Option<&ZoneDoc>, zones: &Zones) -> Result<Target, Problem> {
+    match address(url)? {
+        Address::Absolute { host, path } => zones.target(host, path),
+        // An id means the same in every zone.
+        Address::Path(path) if path.starts_with("/-/") => zones.target("", path),
+        Address::Path(path) => match own_zone {
+            Some(zone) => zones.target("", &format!("/-/content/{}{path}", zone.name)),
+            None => Err(lacks_zone()),
+        },
     }
-    Ok(ZonePrefix { zone: zone.name.clone(), prefix })
+}
+
+/// The zone and the beginning of paths that a URL names. `http://host/` is the whole zone.
+fn prefix(url: &str, own_zone: Option<&ZoneDoc>, zones: &Zones) -> Result<ZonePrefix, Problem> {
+    let (zone, path) = match address(url)? {
+        Address::Absolute { host, path } => {
+            let zone = zones.by_host(host).map(|zone| zone.name.clone());
+            let none = || Problem::new(ErrorCode::UnknownZone, "no zone answers for this host");
+            (zone.ok_or_else(none)?, path)
+        }
+        Address::Path(path) => (own_zone.ok_or_else(lacks_zone)?.name.clone(), path),
+    };
+    let raw = path.split(['?', '#']).next().unwrap_or_default();
+    let prefix = decode_url(raw.strip_prefix('/').unwrap_or(raw))?;
+    if prefix.starts_with(api::names::RESERVED_PREFIX) {
+        return Err(malformed("below '/-/' are files by id, which have no common prefix; name them in urls"));
+    }
+    if prefix.len() > MAX_PATH_BYTES || prefix.chars().any(char::is_control) {
+        return Err(malformed("no path begins so: it is too long, or holds control characters"));
+    }
+    Ok(ZonePrefix { zone, prefix })
+}
+
+enum Address<'a> {
+    Absolute { host: &'a str, path: &'a str },
+    Path(&'a str),
+}
+
+/// Splits `http(s)://host[:port]/path` and `/path`.
+fn address(url: &str) -> Result<Address<'_>, Problem> {
+    if url.starts_with('/') {
+        return Ok(Address::Path(url));
+    }
+    let scheme_is = |scheme: &str| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    let Some((_, rest)) = url.split_once("://").filter(|(scheme, _)| scheme_is(scheme)) else {
+        return Err(malformed("write http://HOST/PATH or https://HOST/PATH, or /PATH together with zone"));
+    };
+    let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if host.is_empty() || host.contains(['@', ' ']) {
+        return Err(malformed("between '//' and the path must stand a host, with or without port, and nothing else"));
+    }
+    Ok(Address::Absolute { host, path })
+}
+
+fn lacks_zone() -> Problem {
+    malformed("a path alone needs the member zone; or write the whole URL")
+}
+
+fn malformed(detail: &str) -> Problem {
+    Problem::new(ErrorCode::InvalidRequest, detail)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::ZoneDoc;
-
-    fn zones() -> Zones {
-        let files = ZoneDoc {
-            catch_all: true,
-            index: Some("index.html".into()),
-            ..ZoneDoc::new("files".parse().expect("zone"))
-        };
-        let shop = ZoneDoc { hosts: vec!["shop.example".into()], ..ZoneDoc::new("shop".parse().expect("zone")) };
-        Zones::new(&[files, shop])
-    }
 
     const ID: &str = "019a9f3e-0000-7000-8000-000000000000";
 
+    fn zones(catch_all: bool) -> Zones {
+        let zone = |name: &str, hosts: &[&str], catch_all, index: Option<&str>| ZoneDoc {
+            hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
+            catch_all,
+            index: index.map(str::to_owned),
+            ..ZoneDoc::new(name.parse().expect(name))
+        };
+        Zones::new(&[
+            zone("files", &[], catch_all, Some("index.html")),
+            zone("img", &["img.example", "pics.example"], false, None),
+        ])
+    }
+
+    /// What becomes of one text, as `zone:path`, `#id`, or the word of the problem and its beginning.
+    fn check(as_prefix: bool, zone: Option<&str>, text: &str, expected: &str) {
+        let mut request = PurgeRequest { zone: zone.map(|z| z.parse().expect(z)), ..PurgeRequest::default() };
+        if as_prefix { &mut request.prefixes } else { &mut request.urls }.push(text.to_owned());
+        let shown = match targets(request, &zones(true)) {
+            Ok(PurgeTargets { urls, ids, prefixes, .. }) => {
+                let urls = urls.iter().map(|url| format!("{}:{}", url.zone, url.path));
+                let ids = ids.iter().map(|id| format!("#{id}"));
+                let prefixes = prefixes.iter().map(|prefix| format!("{}:{}", prefix.zone, prefix.prefix));
+                urls.chain(ids).chain(prefixes).collect()
+            }
+            Err(problem) => {
+                assert!(problem.detail.contains("[0]") || problem.detail.starts_with("zone"), "{}", problem.detail);
+                format!("{}!", problem.code.word())
+            }
+        };
+        assert_eq!(shown, expected, "{zone:?} {text}");
+    }
+
     #[test]
     fn urls() {
-        let check = |url: &str, zone: Option<&str>, expected: &str| {
-            let zone = zone.map(|zone| zone.parse().expect("zone"));
-            let request = PurgeRequest { zone, urls: vec![url.to_owned()], ..PurgeRequest::default() };
-            let shown = match targets(request, &zones()) {
-                Ok(targets) => match (targets.urls.as_slice(), targets.ids.as_slice()) {
-                    ([url], []) => format!("{}:{}", url.zone, url.path),
-                    ([], [id]) => id.to_string(),
-                    other => format!("{other:?}"),
-                },
-                Err(problem) => problem.code.word().to_owned(),
-            };
-            assert_eq!(shown, expected, "{url}");
-        };
-        check("https://Shop.Example:8443/a%20b?x=1#y", None, "shop:a b");
-        check("http://other.example/a", None, "files:a");
-        check("http://other.example", None, "files:index.html");
-        check("http://other.example?x", None, "files:index.html");
-        check("http://other.example/d/", None, "files:d/index.html");
-        check("/a/b", Some("shop"), "shop:a/b");
-        check(&format!("/-/{ID}"), None, ID);
-        check(&format!("http://x/-/{ID}"), None, ID);
-        check("/-/content/shop/a", None, "shop:a");
-        check("/a/b", None, "invalid_request");
-        check("/a/b", Some("nope"), "unknown_zone");
-        check("a/b", Some("shop"), "invalid_request");
-        check("http:///a", None, "invalid_request");
-        check("http://", None, "invalid_request");
-        check("ftp://shop.example/a", None, "invalid_request");
-        check("http://shop.example/a/../b", None, "invalid_name");
-        check("http://shop.example/", None, "unknown_file");
+        let url = |zone, text: &str, expected: &str| check(false, zone, text, expected);
+        url(None, "http://img.example/a/b.png", "img:a/b.png");
+        url(None, "https://PICS.example:8443/a%20b", "img:a b");
+        url(None, "HTTP://img.example/a?size=1#x", "img:a");
+        url(None, "http://anything.example/a", "files:a");
+        url(None, "http://127.0.0.1:8600/docs/", "files:docs/index.html");
+        url(None, "http://127.0.0.1:8600", "files:index.html");
+        url(None, "http://127.0.0.1:8600?x", "files:index.html");
+        url(None, "http://[::1]:8600/a", "files:a");
+        url(None, &format!("http://img.example/-/{ID}"), &format!("#{ID}"));
+        url(None, &format!("/-/{ID}?x"), &format!("#{ID}"));
+        url(Some("img"), "/a/b", "img:a/b");
+        url(Some("img"), "/a%2fb?x", "img:a/b");
+        url(Some("files"), "/", "files:index.html");
+        url(Some("files"), "/docs/", "files:docs/index.html");
+        url(Some("img"), "http://other.example/a", "files:a");
+        url(None, "/a", "invalid_request!");
+        url(None, "a", "invalid_request!");
+        url(Some("img"), "a", "invalid_request!");
+        url(None, "", "invalid_request!");
+        url(None, "ftp://img.example/a", "invalid_request!");
+        url(None, "//img.example/a", "invalid_request!");
+        url(None, "http:///a", "invalid_request!");
+        url(None, "http://me@img.example/a", "invalid_request!");
+        url(None, "http://img.example/", "unknown_file!");
+        url(None, "http://img.example/../a", "invalid_name!");
+        url(None, "http://img.example/%2e%2e/a", "invalid_name!");
+        url(None, "http://img.example/a%zz", "invalid_name!");
+        url(Some("img"), "//a", "invalid_name!");
+        url(None, "http://img.example/-/nonsense", "unknown_file!");
+        url(None, "/-/content/img/a", "img:a");
+        url(Some("nope"), "/a", "unknown_zone!");
     }
 
     #[test]
     fn prefixes() {
-        let check = |url: &str, zone: Option<&str>, expected: &str| {
-            let zone: Option<ZoneName> = zone.map(|zone| zone.parse().expect("zone"));
-            let shown = match prefix(url, zone.as_ref(), &zones()) {
-                Ok(prefix) => format!("{}:{}", prefix.zone, prefix.prefix),
-                Err(problem) => problem.code.word().to_owned(),
-            };
-            assert_eq!(shown, expected, "{url}");
-        };
-        check("http://shop.example/img/", None, "shop:img/");
-        check("http://shop.example/im", None, "shop:im");
-        check("http://shop.example/a%20b", None, "shop:a b");
-        check("http://shop.example", None, "shop:");
-        check("/", Some("shop"), "shop:");
-        check("/d/", Some("shop"), "shop:d/");
-        check("/d/", None, "invalid_request");
-        check("http://shop.example/%0a", None, "invalid_request");
-        check("http://shop.example/%zz", None, "invalid_name");
+        let prefix = |zone, text: &str, expected: &str| check(true, zone, text, expected);
+        prefix(None, "http://img.example/a/", "img:a/");
+        prefix(None, "http://img.example/a%20", "img:a ");
+        prefix(None, "http://img.example/a?x", "img:a");
+        prefix(None, "http://img.example/", "img:");
+        prefix(None, "http://img.example", "img:");
+        prefix(None, "http://x/docs", "files:docs");
+        prefix(Some("img"), "/", "img:");
+        prefix(Some("img"), "/a", "img:a");
+        prefix(Some("img"), "/a/../b", "img:a/../b");
+        prefix(None, "/a", "invalid_request!");
+        prefix(Some("img"), "a", "invalid_request!");
+        prefix(None, "http://img.example/-/x", "invalid_request!");
+        prefix(Some("img"), "/-/", "invalid_request!");
+        prefix(None, "http://img.example/%0a", "invalid_request!");
+        prefix(Some("img"), &format!("/{}", "x".repeat(1_025)), "invalid_request!");
+        prefix(None, "http://img.example/%ff", "invalid_name!");
+        prefix(Some("nope"), "/a", "unknown_zone!");
     }
 
     #[test]
-    fn bounds() {
-        let named = |count: usize| {
-            let urls = (0..count).map(|n| format!("http://x/{n}")).collect();
-            targets(PurgeRequest { urls, ..PurgeRequest::default() }, &zones())
-        };
-        assert_eq!(named(0).expect_err("nothing").code, ErrorCode::InvalidRequest);
-        assert_eq!(named(MAX_PURGE_TARGETS).expect("the most").len(), MAX_PURGE_TARGETS);
-        assert_eq!(named(MAX_PURGE_TARGETS + 1).expect_err("one more").code, ErrorCode::TooLarge);
+    fn counts_tags_and_zones() {
+        let parse = |json: serde_json::Value| serde_json::from_value::<PurgeRequest>(json).expect("request");
+        let code = |json| targets(parse(json), &zones(false)).expect_err("refused").code;
+        let some = serde_json::json!({"zone": "img", "tags": ["a", "b"], "zones": ["files"], "soft": true});
+        let purge = targets(parse(some), &zones(false)).expect("purge");
+        assert!(
+            purge.soft && purge.tags.iter().all(|tag| tag.zone.as_ref().is_some_and(|zone| zone.as_str() == "img"))
+        );
+        assert_eq!((purge.len(), purge.zones.len()), (3, 1));
+        let everywhere = targets(parse(serde_json::json!({"tags": ["a"]})), &zones(false)).expect("purge");
+        assert_eq!(everywhere.tags[0].zone, None);
+
+        assert_eq!(code(serde_json::json!({})), ErrorCode::InvalidRequest);
+        assert_eq!(code(serde_json::json!({"zone": "img", "soft": true})), ErrorCode::InvalidRequest);
+        assert_eq!(code(serde_json::json!({"zones": ["img", "nope"]})), ErrorCode::UnknownZone);
+        assert_eq!(code(serde_json::json!({"urls": ["http://nobody.example/a"]})), ErrorCode::UnknownZone);
+        assert_eq!(code(serde_json::json!({"prefixes": ["http://nobody.example/a"]})), ErrorCode::UnknownZone);
+        let many = |count: usize| serde_json::json!({"tags": vec!["t"; count - 1], "zones": ["img"]});
+        assert_eq!(
+            targets(parse(many(MAX_PURGE_TARGETS)), &zones(false)).expect("just so many").len(),
+            MAX_PURGE_TARGETS
+        );
+        assert_eq!(code(many(MAX_PURGE_TARGETS + 1)), ErrorCode::TooLarge);
     }
 }

@@ -27,7 +27,7 @@ pub(crate) async fn create(
     check(&token)?;
     let secret = TokenSecret::generate()
         .map_err(|error| Failure::new(ErrorCode::Internal, format!("no randomness to make a secret of: {error}")))?;
-    let doc = state.catalog.create_token(token, secret.hash(), state.now_ms()).await?;
+    let doc = state.commit(state.catalog.create_token(token, secret.hash(), state.now_ms())).await?;
     Ok((StatusCode::CREATED, Answer(TokenAnswer { doc, token: secret.reveal().to_owned() })))
 }
 
@@ -49,6 +49,6 @@ pub(crate) async fn remove(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Failure> {
-    state.catalog.delete_token(id, state.now_ms()).await?;
+    state.commit(state.catalog.delete_token(id, state.now_ms())).await?;
     Ok(StatusCode::NO_CONTENT)
 }

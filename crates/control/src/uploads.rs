@@ -1,17 +1,17 @@
 //! The two halves of an upload that are control's: may it begin, and make it so.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use api::Scope;
 use api::node::{Committed, UploadBegin, UploadCommit, UploadReady};
 use axum::Json as Answer;
 use axum::extract::State as Shared;
 
-use crate::State;
 use crate::access::{IsNode, Need, admit};
+use crate::files::check_served;
 use crate::input::Json;
 use crate::problem::Failure;
+use crate::{State, wait};
 
 pub(crate) async fn begin(
     _: IsNode,
@@ -28,9 +28,10 @@ pub(crate) async fn commit(
     Shared(state): Shared<Arc<State>>,
     Json(commit): Json<UploadCommit>,
 ) -> Result<Answer<Committed>, Failure> {
-    let wait = commit.wait;
-    let done = state.catalog.commit_upload(commit, state.now_ms()).await?;
-    let committed = Instant::now();
-    let file = state.document(done.file, wait.then_some(committed)).await?;
+    check_served(commit.media_type.as_deref(), commit.cache_control.as_deref(), &commit.tags)?;
+    let place = state.acks.place(commit.wait)?;
+    let done = state.commit(state.catalog.commit_upload(commit, state.now_ms())).await?;
+    let receipts = wait::for_edges(&state, place, done.file.event).await?;
+    let file = state.document(done.file, receipts).await?;
     Ok(Answer(Committed { created: done.created, file }))
 }

@@ -35,7 +35,7 @@ pub(crate) async fn replace(
         return Err(Failure::invalid(format!("the URL names the zone '{name}' and the document '{}'", zone.name)));
     }
     zone.validate().map_err(Failure::invalid)?;
-    let put = state.catalog.put_zone(zone.clone(), state.now_ms()).await?;
+    let put = state.commit(state.catalog.put_zone(zone.clone(), state.now_ms())).await?;
     let status = if put == ZonePut::Created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Answer(zone)))
 }
@@ -45,6 +45,6 @@ pub(crate) async fn remove(
     Shared(state): Shared<Arc<State>>,
     Named(name): Named<ZoneName>,
 ) -> Result<StatusCode, Failure> {
-    state.catalog.delete_zone(name, state.now_ms()).await?;
+    state.commit(state.catalog.delete_zone(name, state.now_ms())).await?;
     Ok(StatusCode::NO_CONTENT)
 }

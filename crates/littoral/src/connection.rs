@@ -65,10 +65,7 @@ fn may_pass(error: &ClientError) -> bool {
         ClientError::Net(NetError::Exchange { .. }) => true,
         ClientError::Net(_) | ClientError::Unexpected { .. } => false,
         ClientError::Problem(problem) => {
-            matches!(
-                problem.code,
-                ErrorCode::Overloaded | ErrorCode::UpstreamUnreachable | ErrorCode::UpstreamTimeout
-            )
+            matches!(problem.code, ErrorCode::Overloaded | ErrorCode::UpstreamUnreachable | ErrorCode::UpstreamTimeout)
         }
     }
 }

@@ -238,4 +238,60 @@ async fn list(calls: &Client, zone: &ZoneName, prefix: &str) -> Result<HashMap<F
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> FilePath {
+        text.parse().expect(text)
+    }
+
+    fn hashed(name: &str, content: &str) -> Result<Hashed, Rejected> {
+        let digest = Digest::of(content.as_bytes());
+        Ok(Hashed { disk: name.into(), path: path(name), size: content.len() as u64, digest })
+    }
+
+    fn rejected(name: &str) -> Rejected {
+        Rejected { name: name.to_owned(), why: "no".to_owned(), path: Some(path(name)) }
+    }
+
+    #[test]
+    fn only_what_differs_is_uploaded_and_only_what_is_gone_is_deleted() {
+        let local = vec![
+            hashed("z-new", "1"),
+            hashed("same", "1"),
+            hashed("changed", "2"),
+            Err(rejected("unreadable")),
+            hashed("a-new", "1"),
+        ];
+        let remote = ["same", "changed", "gone", "unreadable", "socket", "also-gone"];
+        let remote = remote.into_iter().map(|name| (path(name), Digest::of(b"1"))).collect();
+        let plan = Plan::new(local, remote, &[rejected("socket")]);
+        let uploads: Vec<&str> = plan.to_upload.iter().map(|file| file.path.as_str()).collect();
+        let deletions: Vec<&str> = plan.to_delete.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(uploads, ["a-new", "changed", "z-new"]);
+        assert_eq!(deletions, ["also-gone", "gone"], "what is there but cannot be read is not gone");
+        assert_eq!(plan.unchanged, 1);
+        assert_eq!(plan.unreadable, [rejected("unreadable")]);
+    }
+
+    #[test]
+    fn prefixes() {
+        for (prefix, expected) in [("", ""), ("/", ""), ("a", "a/"), ("/a/b/", "a/b/")] {
+            assert_eq!(folder_prefix(prefix).as_deref(), Ok(expected), "{prefix}");
+        }
+        for bad in ["..", "a/../b", "a//b", "-", "-/x"] {
+            assert!(folder_prefix(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// What `up` spawns on other threads has to be allowed there.
+    #[test]
+    fn a_sync_may_move_between_threads() {
+        fn check<T: Send>(_: &T) {}
+        let connection = Connection::new("http://127.0.0.1:1", None);
+        let zone = "files".parse().expect("zone");
+        let (options, progress) = (SyncOptions::default(), Progress::hidden());
+        let mut on_change = |_: Change<'_>| {};
+        check(&sync(&connection, &zone, Path::new("."), "", &options, &progress, &mut on_change));
+    }
+}

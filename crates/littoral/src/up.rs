@@ -81,6 +81,8 @@ pub async fn run(args: UpArgs, globals: &Globals) -> Result<(), CliError> {
         return Err(CliError::failed(format!("{} is not a folder", human::file_name(dir))));
     }
     let edges = edges(&args)?;
+    // A client whose place is not known is taken to stand where the first edge does, so that it gets an edge.
+    let default_place = edges.first().map_or_else(default_origin_place, |edge| edge.place);
     let data_dir = DataDir::open(&globals.data_dir()).map_err(data_dir_error)?;
     let config = LocalConfig {
         listen: args.listen,
@@ -89,7 +91,7 @@ pub async fn run(args: UpArgs, globals: &Globals) -> Result<(), CliError> {
         memory_bytes: args.memory.0,
         router_mode: args.router.into(),
         origin_place: default_origin_place(),
-        default_place: default_origin_place(),
+        default_place,
         collector: origin::CollectorConfig::default(),
         dead_after_ms: monitor::DEAD_AFTER_MS,
         clock: wall_clock(),

@@ -44,6 +44,11 @@ impl Folder {
         sync(&self.staged(name))
     }
 
+    /// Makes durable what was written so far of a staging file that still has its temporary name. Blocks.
+    pub(crate) fn sync_growing(&self, name: &str) -> Result<(), BlobError> {
+        sync(&self.growing(name))
+    }
+
     /// Puts the staging file `name`, whose bytes are durable, in place as the blob `digest`, durably. Blocks.
     pub(crate) fn publish(&self, name: &str, digest: Digest) -> Result<(), BlobError> {
         let [a, b, ..] = digest.0;
@@ -71,11 +76,9 @@ impl Folder {
 
     /// Removes what is left of the staging file `name`: itself, or the temporary name it is written under. Blocks.
     pub(crate) fn remove_staged(&self, name: &str) -> Result<(), BlobError> {
-        // `object_store` writes to `<name>#1` (a number is counted up, but staging names are unique).
-        for name in [name.to_owned(), format!("{name}#1"), format!("{name}.link")] {
-            remove_if_there(&self.staged(&name))?;
-        }
-        Ok(())
+        remove_if_there(&self.growing(name))?;
+        remove_if_there(&self.staged(&format!("{name}.link")))?;
+        remove_if_there(&self.staged(name))
     }
 
     /// Removes every file in `staging/` that was last written longer than `age` ago, and answers how many. Blocks.
@@ -99,6 +102,11 @@ impl Folder {
 
     fn staged(&self, name: &str) -> PathBuf {
         self.root.join("staging").join(name)
+    }
+
+    /// Where `object_store` writes an object before it renames it (the number is counted up, but names are unique).
+    fn growing(&self, name: &str) -> PathBuf {
+        self.staged(&format!("{name}#1"))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<[u8; 2]>> {

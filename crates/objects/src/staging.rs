@@ -2,7 +2,8 @@
 //!
 //! A part is filled (copied, so that what an upload pins is exactly what it counts), then hashed on a blocking thread
 //! while the store writes it and the next part fills. At most [`MAX_PARTS_IN_FLIGHT`] parts are being written and one
-//! fills: that bounds the memory of an upload. A body of at most one part is written at once.
+//! fills: that bounds the memory of an upload. A body of at most one part is written at once. In a local folder the file
+//! is synced now and then while it grows, so that the disk is not idle until the end and then all that is waited for.
 //!
 //! A [`Staging`] or [`Staged`] that is dropped takes its object away in the background, as far as the runtime still
 //! lives; [`crate::Blobs::sweep_staging`] finds the rest.
@@ -26,6 +27,9 @@ pub const PART_BYTES: usize = 5 << 20;
 /// Parts of one upload that are being written at the same time, beside the one that fills.
 pub const MAX_PARTS_IN_FLIGHT: usize = 2;
 
+/// After how many bytes a growing local file is synced, if the sync before has ended.
+const SYNC_EVERY_BYTES: u64 = 32 << 20;
+
 const _: () = assert!((PART_BYTES as u64).is_multiple_of(api::SLICE_BYTES));
 
 /// Parts that are being written.
@@ -41,6 +45,10 @@ pub struct Staging {
     writes: Writes,
     /// The hashes of all parts but the one that fills. Each part is hashed after the one before.
     hashing: JoinHandle<Hashes>,
+    /// The sync in progress, or the last one. Each result is looked at: the system reports a failed write only once.
+    syncing: Option<JoinHandle<Result<(), BlobError>>>,
+    /// Bytes sent since that sync began.
+    unsynced: u64,
 }
 
 /// A body that was uploaded whole: its bytes are durable, and not yet a blob.
@@ -69,6 +77,8 @@ impl Blobs {
             upload: None,
             writes: Writes::new(),
             hashing: spawn_blocking(move || Hashes::new(wanted)),
+            syncing: None,
+            unsynced: 0,
         }
     }
 
@@ -171,6 +181,7 @@ impl Staging {
                 self.send_part().await?;
             }
             self.wait_for_writes(0).await?;
+            self.wait_for_sync().await?;
             if let Some(upload) = &mut self.upload {
                 upload.complete().await?;
             }
@@ -208,11 +219,34 @@ impl Staging {
             self.upload = Some(self.object.inner.store.put_multipart(&location).await?);
         }
         self.wait_for_writes(MAX_PARTS_IN_FLIGHT - 1).await?;
+        self.sync_now_and_then().await?;
         let part = mem::replace(&mut self.part, BytesMut::with_capacity(PART_BYTES)).freeze();
         if let Some(upload) = &mut self.upload {
             self.writes.spawn(upload.put_part(part.clone().into()));
         }
+        self.unsynced += part.len() as u64;
         self.hash(part).await
+    }
+
+    /// Begins to sync the local file when much was written since the last time.
+    async fn sync_now_and_then(&mut self) -> Result<(), BlobError> {
+        let busy = self.syncing.as_ref().is_some_and(|syncing| !syncing.is_finished());
+        if busy || std::env::var_os("NOSYNC").is_some() || self.unsynced < SYNC_EVERY_BYTES || self.object.inner.folder.is_none() {
+            return Ok(());
+        }
+        self.wait_for_sync().await?;
+        self.unsynced = 0;
+        let (inner, name) = (Arc::clone(&self.object.inner), self.object.name.clone());
+        self.syncing =
+            Some(tokio::spawn(async move { inner.in_folder(move |folder| folder.sync_growing(&name)).await }));
+        Ok(())
+    }
+
+    async fn wait_for_sync(&mut self) -> Result<(), BlobError> {
+        match self.syncing.take() {
+            Some(syncing) => syncing.await.map_err(object_store::Error::from)?,
+            None => Ok(()),
+        }
     }
 
     /// Waits until at most `left` parts are being written.

@@ -86,7 +86,8 @@ pub(super) async fn run(args: GetArgs, globals: &Globals) -> Result<(), CliError
     };
     let target = target(args.to.as_deref(), wanted.name.as_deref())?;
     let begun = Instant::now();
-    let fetcher = Fetcher { http: HttpClient::new(ClientLimits::default()), session: session.as_ref(), wanted: &wanted };
+    let fetcher =
+        Fetcher { http: HttpClient::new(ClientLimits::default()), session: session.as_ref(), wanted: &wanted };
     let (response, from) = fetcher.fetch(&args.from).await?;
 
     let expected = etag_digest(&response).or(wanted.file.as_ref().map(|file| file.digest));
@@ -248,7 +249,9 @@ fn redirected(at: &Uri, response: &Response<Body>) -> Result<Uri, ClientError> {
     };
     match absolute.parse::<Uri>() {
         Ok(to) if to.scheme_str() == Some("http") && to.authority().is_some() => Ok(to),
-        _ => Err(unexpected(at, status, format!("a redirect to {:?}, which cannot be followed", human::plain(location)))),
+        _ => {
+            Err(unexpected(at, status, format!("a redirect to {:?}, which cannot be followed", human::plain(location))))
+        }
     }
 }
 
@@ -268,10 +271,11 @@ fn unexpected(at: &Uri, status: u16, why: String) -> ClientError {
 fn without_session(doing: &str, error: &ClientError) -> CliError {
     let failed = CliError::failed(format!("{doing}: {error}"));
     match error {
-        ClientError::Problem(problem) if problem.code == ErrorCode::Unauthorized => {
-            failed.with_hint("name the file by its path or id instead of its URL: then a token is shown where one is needed")
+        ClientError::Problem(problem) if problem.code == ErrorCode::Unauthorized => failed
+            .with_hint("name the file by its path or id instead of its URL: then a token is shown where one is needed"),
+        ClientError::Net(NetError::Connect { .. }) => {
+            failed.with_hint("is the address right, and is 'littoral up' running?")
         }
-        ClientError::Net(NetError::Connect { .. }) => failed.with_hint("is the address right, and is 'littoral up' running?"),
         _ => failed,
     }
 }

@@ -145,9 +145,7 @@ impl Globals {
         let shown = human::file_name(&path);
         match read_small(&path)? {
             Some(text) => Ok((Some(parse_token(&text, &shown)?), shown)),
-            None => {
-                Ok((None, format!("--token-file, at {ENV_TOKEN} and {ENV_TOKEN_FILE}, and for the file {shown}")))
-            }
+            None => Ok((None, format!("--token-file, at {ENV_TOKEN} and {ENV_TOKEN_FILE}, and for the file {shown}"))),
         }
     }
 }

@@ -99,7 +99,9 @@ pub fn plain(text: &str) -> String {
 /// An event on one line: number, time, kind and what it is about.
 pub fn event(event: &Event) -> String {
     let about = match &event.change {
-        Change::FileUpdated(file) => format!("{}:{} version {}, {}", file.zone, file.path, file.version, size(file.size)),
+        Change::FileUpdated(file) => {
+            format!("{}:{} version {}, {}", file.zone, file.path, file.version, size(file.size))
+        }
         Change::FileMoved { file, old_path } => format!("{}:{old_path} -> {}", file.zone, file.path),
         Change::FileDeleted(file) => format!("{}:{}", file.zone, file.path),
         Change::Purge(targets) => {

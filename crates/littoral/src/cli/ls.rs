@@ -41,8 +41,8 @@ pub(super) async fn run(args: LsArgs, globals: &Globals) -> Result<(), CliError>
     loop {
         let calls = session.calls();
         let page = retry(|| calls.files(&from.zone, &from.text, api::MAX_PAGE_FILES, cursor.as_deref())).await;
-        let page = page
-            .map_err(|error| session.failed(&format!("cannot list the files of zone '{}'", from.zone), &error))?;
+        let page =
+            page.map_err(|error| session.failed(&format!("cannot list the files of zone '{}'", from.zone), &error))?;
         let mut text = String::new();
         for file in &page.files {
             files += 1;

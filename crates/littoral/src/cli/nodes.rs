@@ -38,7 +38,8 @@ pub(super) async fn run(args: NodesArgs, globals: &Globals) -> Result<(), CliErr
     let calls = session.calls();
     match args.action.unwrap_or(Action::Ls) {
         Action::Ls => {
-            let list = retry(|| calls.nodes()).await.map_err(|error| session.failed("cannot show the edges", &error))?;
+            let list =
+                retry(|| calls.nodes()).await.map_err(|error| session.failed("cannot show the edges", &error))?;
             if out.is_json() { out.json(&list) } else { print_nodes(&out, &list.nodes) }
         }
         Action::Rm { name } => {

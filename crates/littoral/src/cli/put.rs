@@ -238,8 +238,8 @@ fn print_files(out: &Out, files: &[FileDoc]) -> Result<(), CliError> {
     if files.is_empty() {
         return Ok(());
     }
-    let rows = files.iter().map(|file| {
-        vec![file.path.to_string(), file.version.to_string(), human::size(file.size), file.url.clone()]
-    });
+    let rows = files
+        .iter()
+        .map(|file| vec![file.path.to_string(), file.version.to_string(), human::size(file.size), file.url.clone()]);
     out.table(&["PATH", "VERSION", "SIZE", "URL"], rows)
 }

@@ -39,9 +39,7 @@ pub(super) fn print_change(out: &Out, change: &Change<'_>) {
 /// Publishing that could not begin or ended early, as the end of a command.
 pub(super) fn sync_failed(session: &Session, error: &SyncError) -> CliError {
     match error {
-        SyncError::List { zone, source } => {
-            session.failed(&format!("cannot list the files of zone '{zone}'"), source)
-        }
+        SyncError::List { zone, source } => session.failed(&format!("cannot list the files of zone '{zone}'"), source),
         SyncError::Stopped { doing, name, source } => session.failed(&format!("cannot {doing} {name}"), source),
         SyncError::Folder(_) => CliError::failed(error.to_string()),
         SyncError::Prefix(_) => CliError::usage(error.to_string()),

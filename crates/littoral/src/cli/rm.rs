@@ -94,8 +94,8 @@ async fn list(below: &Remote, session: &Session) -> Result<Vec<FilePath>, CliErr
     let (calls, mut files, mut cursor) = (session.calls(), Vec::new(), None::<String>);
     loop {
         let page = retry(|| calls.files(&below.zone, &below.text, api::MAX_PAGE_FILES, cursor.as_deref())).await;
-        let page = page
-            .map_err(|error| session.failed(&format!("cannot list the files of zone '{}'", below.zone), &error))?;
+        let page =
+            page.map_err(|error| session.failed(&format!("cannot list the files of zone '{}'", below.zone), &error))?;
         files.extend(page.files.into_iter().map(|file| file.path));
         cursor = page.next_cursor;
         if cursor.is_none() {

@@ -118,7 +118,10 @@ impl Document {
         }
     }
 
-    fn with(self, report: &SyncReport, dry_run: bool) -> Self {
+    fn with(mut self, report: &SyncReport, dry_run: bool) -> Self {
+        // They were heard of as they were done, in any order.
+        self.uploaded.sort();
+        self.deleted.sort();
         let elapsed_ms = u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX);
         Self { dry_run, uploaded_bytes: report.uploaded_bytes, unchanged: report.unchanged, elapsed_ms, ..self }
     }

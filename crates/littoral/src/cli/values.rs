@@ -162,9 +162,13 @@ mod tests {
 
     #[test]
     fn names_in_folders() {
-        for (folder, name, path) in
-            [("", "a", "a"), ("img", "a", "img/a"), ("img/", "a", "img/a"), ("a//", "b", "a/b"), ("a/b", "c/d", "a/b/c/d")]
-        {
+        for (folder, name, path) in [
+            ("", "a", "a"),
+            ("img", "a", "img/a"),
+            ("img/", "a", "img/a"),
+            ("a//", "b", "a/b"),
+            ("a/b", "c/d", "a/b/c/d"),
+        ] {
             let remote = Remote::parse(folder, None).expect(folder);
             assert_eq!(remote.join(name).expect(path).as_str(), path);
         }
@@ -174,12 +178,19 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, expected) in
-            [("45s", 45), ("30m", 1_800), ("12h", 43_200), ("30d", 2_592_000), ("2w", 1_209_600), ("365000d", 31_536_000_000)]
-        {
+        for (text, expected) in [
+            ("45s", 45),
+            ("30m", 1_800),
+            ("12h", 43_200),
+            ("30d", 2_592_000),
+            ("2w", 1_209_600),
+            ("365000d", 31_536_000_000),
+        ] {
             assert_eq!(seconds(text), Ok(expected), "{text}");
         }
-        for bad in ["", "s", "30", "0d", "-1d", "+1d", "1.5h", "1y", "30dd", "1h30m", "9999999999999999999w", "365001d", "3ä"] {
+        for bad in
+            ["", "s", "30", "0d", "-1d", "+1d", "1.5h", "1y", "30dd", "1h30m", "9999999999999999999w", "365001d", "3ä"]
+        {
             assert!(seconds(bad).is_err(), "{bad}");
         }
     }

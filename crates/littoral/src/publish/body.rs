@@ -152,7 +152,8 @@ pub(super) fn body(mut source: Source, progress: &Progress) -> (Body, Watch) {
         }
     });
     let (taken, progress) = (Arc::clone(&watch.taken), progress.clone());
-    let pieces = stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|piece| (piece, receiver)) });
+    let pieces =
+        stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|piece| (piece, receiver)) });
     let pieces = pieces.inspect(move |piece| {
         if let Ok(piece) = piece {
             let length = piece.len() as u64;

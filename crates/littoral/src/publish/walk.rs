@@ -170,7 +170,11 @@ impl Walk {
     /// Whether `target` (without symlinks) is inside the folder and not in the data of a CDN.
     fn may_follow(&self, target: &Path) -> bool {
         target.starts_with(&self.root)
-            && target.ancestors().skip(1).take_while(|folder| folder.starts_with(&self.root)).all(|f| !holds_cdn_data(f))
+            && target
+                .ancestors()
+                .skip(1)
+                .take_while(|folder| folder.starts_with(&self.root))
+                .all(|f| !holds_cdn_data(f))
     }
 
     fn reject_file(&mut self, disk: &Path, path: FilePath, why: String) {
