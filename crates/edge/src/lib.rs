@@ -23,8 +23,8 @@ use client::Client;
 use http::Request;
 use net::{HttpClient, Incoming, ServerLimits};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub use metrics::EdgeMetrics;
 
@@ -126,16 +126,16 @@ impl Edge {
     /// Serves on `listener` until `shutdown`, then drains and returns.
     pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
         let Self { node, client, folder } = self;
-        let jobs = TaskTracker::new();
+        // Dropped with this future, so that whoever ends the edge ends its jobs, too.
+        let mut jobs = JoinSet::new();
         jobs.spawn(sync::follow(Arc::clone(&node), client.clone(), folder.clone(), shutdown.clone()));
         jobs.spawn(sync::report_placements(Arc::clone(&node), client, shutdown.clone()));
         jobs.spawn(sync::persist(Arc::clone(&node), folder, shutdown.clone()));
         jobs.spawn(sync::beat(Arc::clone(&node), shutdown.clone()));
-        jobs.close();
         let limits = node.config.limits.clone();
         let service =
             net::service(move |request: Request<Incoming>| serve::serve(Arc::clone(&node), request.into_parts().0));
         net::serve(listener, service, limits, shutdown).await;
-        jobs.wait().await;
+        while jobs.join_next().await.is_some() {}
     }
 }

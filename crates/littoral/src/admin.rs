@@ -45,7 +45,9 @@ fn answer(admin: &Admin, method: &Method, path: &str) -> Response<Body> {
     match path {
         "/livez" => text(StatusCode::OK, "text/plain", "ok\n".into()),
         "/readyz" | "/health" => ready(admin),
-        "/version" => text(StatusCode::OK, "application/json", json!({"version": env!("CARGO_PKG_VERSION")}).to_string()),
+        "/version" => {
+            text(StatusCode::OK, "application/json", json!({"version": env!("CARGO_PKG_VERSION")}).to_string())
+        }
         "/metrics" => {
             let mut metrics = String::new();
             match prometheus_client::encoding::text::encode(&mut metrics, &admin.registry) {
@@ -53,13 +55,20 @@ fn answer(admin: &Admin, method: &Method, path: &str) -> Response<Body> {
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", format!("{error}\n")),
             }
         }
-        _ => text(StatusCode::NOT_FOUND, "text/plain", "there are /livez, /readyz, /health, /metrics and /version\n".into()),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "text/plain",
+            "there are /livez, /readyz, /health, /metrics and /version\n".into(),
+        ),
     }
 }
 
 fn ready(admin: &Admin) -> Response<Body> {
-    let checks: serde_json::Map<_, _> =
-        admin.ready.iter().map(|(name, ready)| (name.clone(), json!(if ready() { "ready" } else { "not ready" }))).collect();
+    let checks: serde_json::Map<_, _> = admin
+        .ready
+        .iter()
+        .map(|(name, ready)| (name.clone(), json!(if ready() { "ready" } else { "not ready" })))
+        .collect();
     let all = checks.values().all(|state| state == "ready");
     let status = if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     text(status, "application/json", json!({"ready": all, "roles": checks}).to_string())

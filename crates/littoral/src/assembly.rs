@@ -117,7 +117,12 @@ impl Process {
     ///
     /// # Errors
     /// The catalog cannot be opened, or `prepare` fails.
-    pub async fn control<F>(&mut self, config: ControlConfig, listener: TcpListener, prepare: F) -> Result<(), StartError>
+    pub async fn control<F>(
+        &mut self,
+        config: ControlConfig,
+        listener: TcpListener,
+        prepare: F,
+    ) -> Result<(), StartError>
     where
         F: AsyncFnOnce(&Control) -> Result<(), control::ControlError>,
     {
@@ -131,7 +136,12 @@ impl Process {
     ///
     /// # Errors
     /// The folder cannot be used.
-    pub fn origin(&mut self, config: OriginConfig, objects: &std::path::Path, listener: TcpListener) -> Result<(), StartError> {
+    pub fn origin(
+        &mut self,
+        config: OriginConfig,
+        objects: &std::path::Path,
+        listener: TcpListener,
+    ) -> Result<(), StartError> {
         let blobs = Blobs::folder(objects).map_err(failed("origin"))?;
         let http = HttpClient::new(ClientLimits::default());
         let origin = Origin::new(config, blobs, http, &mut self.registry);
@@ -181,7 +191,8 @@ impl Process {
             limits: ServerLimits::default(),
             clock: start.clock,
         };
-        let edge = Edge::new(config, HttpClient::new(ClientLimits::default()), metrics).map_err(failed(name.clone()))?;
+        let edge =
+            Edge::new(config, HttpClient::new(ClientLimits::default()), metrics).map_err(failed(name.clone()))?;
         let view = edge.view();
         let ready = view.clone();
         self.spawn(&name, Box::new(move || ready.ready()), |stop| edge.run(listener, stop));

@@ -246,7 +246,10 @@ mod tests {
                 assert!(whole.contains(part), "{part:?} not in {whole}");
             }
         };
-        check("[origin]\nlisten = \"127.0.0.1:1\"\nconrol_url = \"x\"", &["line 3, column 1", "conrol_url", "did you mean `control_url`?"]);
+        check(
+            "[origin]\nlisten = \"127.0.0.1:1\"\nconrol_url = \"x\"",
+            &["line 3, column 1", "conrol_url", "did you mean `control_url`?"],
+        );
         check("[edges]\n", &["line 1", "did you mean `edge`?"]);
         check("[admin]\nlisten = \"nonsense\"", &["line 2", "invalid socket address"]);
         check("[admin]\n", &["missing field `listen`"]);
@@ -257,7 +260,9 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [("0", 0), ("1048576", 1 << 20), ("512KiB", 512 << 10), ("64MiB", 64 << 20), ("2G", 2 << 30)] {
+        for (text, bytes) in
+            [("0", 0), ("1048576", 1 << 20), ("512KiB", 512 << 10), ("64MiB", 64 << 20), ("2G", 2 << 30)]
+        {
             assert_eq!(text.parse::<Size>(), Ok(Size(bytes)), "{text}");
         }
         for text in ["", "MiB", "-1", "1.5GiB", "64 parsecs", "99999999999TiB"] {

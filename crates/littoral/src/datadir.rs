@@ -69,7 +69,8 @@ impl DataDir {
         std::fs::create_dir_all(path).map_err(io(path))?;
         let path = path.canonicalize().map_err(io(path))?;
         let lock_path = path.join("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).map_err(io(&lock_path))?;
+        let lock =
+            OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).map_err(io(&lock_path))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(DataDirError::InUse { path }),
@@ -111,7 +112,8 @@ impl DataDir {
     pub fn secret(&self, name: &str) -> Result<TokenSecret, DataDirError> {
         let path = self.path.join(name);
         if let Some(text) = self.read(name)? {
-            return TokenSecret::parse(text.trim()).map_err(|error| DataDirError::Damaged { path, why: error.to_string() });
+            return TokenSecret::parse(text.trim())
+                .map_err(|error| DataDirError::Damaged { path, why: error.to_string() });
         }
         let secret = TokenSecret::generate()
             .map_err(|error| DataDirError::Io { path, why: io::Error::other(error.to_string()) })?;

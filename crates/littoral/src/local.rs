@@ -176,8 +176,10 @@ pub async fn start(config: LocalConfig, data_dir: DataDir) -> Result<Local, Loca
         collector: config.collector.clone(),
     };
     process.origin(origin, &data_dir.join("objects"), sockets.api)?;
-    let monitor =
-        MonitorConfig { dead_after_ms: config.dead_after_ms, ..MonitorConfig::new(control.clone(), node_token.clone()) };
+    let monitor = MonitorConfig {
+        dead_after_ms: config.dead_after_ms,
+        ..MonitorConfig::new(control.clone(), node_token.clone())
+    };
     process.monitor(monitor, sockets.monitor);
     let mut edges = Vec::new();
     for (edge, listener) in config.edges.iter().zip(sockets.edges) {
@@ -290,7 +292,12 @@ async fn bind(config: &LocalConfig) -> Result<Sockets, LocalError> {
         api: bind_tcp(config, API_OFFSET, "api").await?,
         control: bind_tcp(config, CONTROL_OFFSET, "control").await?,
         router: bind_tcp(config, ROUTER_OFFSET, "router").await?,
-        monitor: monitor.map_err(|why| LocalError::Port { port, what: "monitor, UDP".to_owned(), listen: config.listen, why })?,
+        monitor: monitor.map_err(|why| LocalError::Port {
+            port,
+            what: "monitor, UDP".to_owned(),
+            listen: config.listen,
+            why,
+        })?,
         admin: bind_tcp(config, ADMIN_OFFSET, "admin").await?,
         edges,
     })
@@ -307,6 +314,7 @@ fn address(config: &LocalConfig, offset: u16, what: &str) -> Result<SocketAddr, 
     if base == 0 {
         return Ok(SocketAddr::new(config.listen, 0));
     }
-    let port = base.checked_add(offset).ok_or_else(|| LocalError::PortsRunOut { base, what: what.to_owned(), offset })?;
+    let port =
+        base.checked_add(offset).ok_or_else(|| LocalError::PortsRunOut { base, what: what.to_owned(), offset })?;
     Ok(SocketAddr::new(config.listen, port))
 }

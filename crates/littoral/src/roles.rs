@@ -97,7 +97,13 @@ pub enum Which {
 pub async fn run(which: Which, args: &RoleArgs, globals: &Globals) -> Result<(), CliError> {
     let mut config = config::read(&args.config)?;
     let missing = match which {
-        Which::All => config.control.is_none() && config.origin.is_none() && config.monitor.is_none() && config.router.is_none() && config.edge.is_empty(),
+        Which::All => {
+            config.control.is_none()
+                && config.origin.is_none()
+                && config.monitor.is_none()
+                && config.router.is_none()
+                && config.edge.is_empty()
+        }
         Which::Control => config.control.is_none(),
         Which::Origin => config.origin.is_none(),
         Which::Monitor => config.monitor.is_none(),
@@ -173,7 +179,10 @@ async fn start(config: Config, data_dir: &DataDir, process: &mut Process, out: &
             monitor: section.monitor,
             ..ControlConfig::new(catalog_in(data_dir).map_err(data_dir_error)?, public_url, upstream)
         };
-        process.control(settings, listener, async |control| prepare(control, &admin_token, &node_token).await).await.map_err(cannot)?;
+        process
+            .control(settings, listener, async |control| prepare(control, &admin_token, &node_token).await)
+            .await
+            .map_err(cannot)?;
         out.note(format!("control on {}", section.listen));
     }
     if let Some(section) = config.origin {
@@ -240,14 +249,16 @@ async fn edge_start(section: EdgeSection, data_dir: &DataDir) -> Result<EdgeStar
 
 async fn bind(address: std::net::SocketAddr) -> Result<tokio::net::TcpListener, CliError> {
     net::bind(address).await.map_err(|error| {
-        CliError::failed(error.to_string()).with_hint("give the role another address: `listen` in its section, or --listen")
+        CliError::failed(error.to_string())
+            .with_hint("give the role another address: `listen` in its section, or --listen")
     })
 }
 
 /// A URL without a trailing slash.
 fn http_url(setting: &str, url: &str) -> Result<String, CliError> {
     let trimmed = url.trim_end_matches('/');
-    let uri = trimmed.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("http") && uri.authority().is_some());
+    let uri =
+        trimmed.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("http") && uri.authority().is_some());
     match uri {
         Some(uri) if uri.path().len() <= 1 && uri.query().is_none() => Ok(trimmed.to_owned()),
         _ => Err(CliError::usage(format!("{setting}: {url:?} is not of the form http://HOST:PORT"))),

@@ -19,7 +19,9 @@ use crate::cli::output::Out;
 use crate::config::{RouterMode, Size};
 use crate::connection::Connection;
 use crate::datadir::{DataDir, DataDirError};
-use crate::local::{DEFAULT_PORT_BASE, DEFAULT_ZONE, EDGE_OFFSET, Local, LocalConfig, LocalEdge, LocalError, MAX_EDGES, start};
+use crate::local::{
+    DEFAULT_PORT_BASE, DEFAULT_ZONE, EDGE_OFFSET, Local, LocalConfig, LocalEdge, LocalError, MAX_EDGES, start,
+};
 use crate::publish::{self, SyncOptions};
 use crate::sample_site;
 
@@ -144,7 +146,8 @@ fn edges(args: &UpArgs) -> Result<Vec<LocalEdge>, CliError> {
     }
     for (at, edge) in edges.iter().enumerate() {
         if edges.iter().take(at).any(|other| other.name == edge.name) {
-            return Err(CliError::usage(format!("two edges are named {}", edge.name)).with_hint("give each --edge its own name"));
+            return Err(CliError::usage(format!("two edges are named {}", edge.name))
+                .with_hint("give each --edge its own name"));
         }
         if edge.name.as_str() == routing::ORIGIN {
             return Err(CliError::usage("an edge cannot be named 'origin'"));
@@ -158,7 +161,9 @@ pub(crate) fn data_dir_error(error: DataDirError) -> CliError {
         DataDirError::InUse { .. } => "stop the other process, or give this one a folder of its own with --data-dir",
         DataDirError::Newer { .. } => "run that newer version, or use another folder with --data-dir",
         DataDirError::Damaged { .. } => "put the file back as it was, or remove it to have it made anew",
-        DataDirError::Io { .. } => "check that the folder exists and may be written, or use another one with --data-dir",
+        DataDirError::Io { .. } => {
+            "check that the folder exists and may be written, or use another one with --data-dir"
+        }
     };
     CliError::failed(error.to_string()).with_hint(hint)
 }
@@ -167,7 +172,9 @@ fn start_error(error: LocalError) -> CliError {
     match error {
         LocalError::DataDir(error) => data_dir_error(error),
         LocalError::Port { .. } | LocalError::PortsRunOut { .. } => {
-            let hint = format!("choose other ports with --port-base N (used: N to N+4, and from N+{EDGE_OFFSET} on one for each edge)");
+            let hint = format!(
+                "choose other ports with --port-base N (used: N to N+4, and from N+{EDGE_OFFSET} on one for each edge)"
+            );
             CliError::failed(error.to_string()).with_hint(hint)
         }
         LocalError::Start(_) | LocalError::NotReady { .. } => CliError::failed(error.to_string()),
@@ -186,7 +193,8 @@ async fn publish(args: &UpArgs, local: &Local, out: &Out) -> Result<(), CliError
     };
     let options = SyncOptions::default();
     let report = publish::sync(&connection, &zone, dir, "", &options, &progress, &mut on_change).await;
-    let report = report.map_err(|error| CliError::failed(format!("cannot publish {}: {error}", human::file_name(dir))))?;
+    let report =
+        report.map_err(|error| CliError::failed(format!("cannot publish {}: {error}", human::file_name(dir))))?;
     out.note(format!(
         "published {}: {} ({}) uploaded in {}; {} unchanged; {} failed",
         human::file_name(dir),
@@ -245,7 +253,9 @@ fn welcome(local: &Local) -> String {
         "  admin    {}   /metrics /readyz /livez /version\n\n  data     {data}\n  token    {token}\n\n",
         local.admin
     ));
-    let flag = if std::path::Path::new(crate::cli::globals::DEFAULT_DATA_DIR).canonicalize().ok().as_deref() == Some(local.data_dir.path()) {
+    let flag = if std::path::Path::new(crate::cli::globals::DEFAULT_DATA_DIR).canonicalize().ok().as_deref()
+        == Some(local.data_dir.path())
+    {
         String::new()
     } else {
         format!(" --data-dir {data}")
@@ -317,7 +327,9 @@ mod tests {
     #[test]
     fn edges_are_named_once_and_placed() {
         assert!(DEFAULT_EDGES.iter().all(|text| parse_edge(text).is_ok()));
-        for (text, why) in [("lisbon", "like lisbon@"), ("Lisbon@1,2", "a-z"), ("a@91,0", "-90 to 90"), ("a@1", "LAT,LNG")] {
+        for (text, why) in
+            [("lisbon", "like lisbon@"), ("Lisbon@1,2", "a-z"), ("a@91,0", "-90 to 90"), ("a@1", "LAT,LNG")]
+        {
             let error = parse_edge(text).expect_err(text);
             assert!(error.contains(why), "{text}: {error}");
         }

@@ -19,9 +19,9 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use crate::body::BodyError;
@@ -73,18 +73,15 @@ where
     B::Error: Into<BodyError>,
 {
     let places = Arc::new(Semaphore::new(limits.connections));
-    let tasks = TaskTracker::new();
-    let cut_off = CancellationToken::new();
+    // Dropped with this future, so that whoever ends the role ends its connections, too.
+    let mut tasks = JoinSet::new();
     loop {
-        let place = tokio::select! {
-            place = Arc::clone(&places).acquire_owned() => place,
-            () = shutdown.cancelled() => break,
-        };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &places) => accepted,
+            Some(_) = tasks.join_next() => continue,
             () = shutdown.cancelled() => break,
         };
-        let (stream, peer) = match accepted {
+        let (stream, peer, place) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
@@ -93,22 +90,27 @@ where
             }
         };
         let connection = connection(stream, peer, service.clone(), limits.clone(), shutdown.clone());
-        let cut_off = cut_off.clone();
         tasks.spawn(async move {
-            tokio::select! {
-                () = connection => {}
-                () = cut_off.cancelled() => {}
-            }
+            connection.await;
             drop(place);
         });
     }
     drop(listener);
-    tasks.close();
-    if tokio::time::timeout(Duration::from_millis(limits.drain_ms), tasks.wait()).await.is_err() {
+    let drained = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(Duration::from_millis(limits.drain_ms), drained).await.is_err() {
         tracing::warn!(connections = tasks.len(), "cut off what did not finish within the drain time");
-        cut_off.cancel();
-        tasks.wait().await;
+        tasks.shutdown().await;
     }
+}
+
+/// The next connection, once there is a place for it.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, place))
 }
 
 async fn connection<S, B>(

@@ -231,7 +231,7 @@ impl Staging {
     /// Begins to sync the local file when much was written since the last time.
     async fn sync_now_and_then(&mut self) -> Result<(), BlobError> {
         let busy = self.syncing.as_ref().is_some_and(|syncing| !syncing.is_finished());
-        if busy || std::env::var_os("NOSYNC").is_some() || self.unsynced < SYNC_EVERY_BYTES || self.object.inner.folder.is_none() {
+        if busy || self.unsynced < SYNC_EVERY_BYTES || self.object.inner.folder.is_none() {
             return Ok(());
         }
         self.wait_for_sync().await?;

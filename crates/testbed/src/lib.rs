@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use api::names::{FilePath, Place, ZoneName};
 use api::FileDoc;
+use api::names::{FilePath, Place, ZoneName};
 use bytes::Bytes;
 use client::{Client, Upload, UploadMeta};
 use edge::EdgeView;
@@ -184,21 +184,25 @@ impl Cluster {
         self.local.edges.iter().map(|(node, _)| node.url.clone()).collect()
     }
 
-    /// Uploads text to a path of the default zone.
+    /// Uploads to a path of the default zone, and waits until every edge has applied the event.
     pub async fn put(&self, path: &str, body: impl Into<Bytes>) -> FileDoc {
         self.put_with(path, body, &UploadMeta::default()).await
     }
 
-    /// Uploads and waits until every edge has applied the event.
-    pub async fn put_and_wait(&self, path: &str, body: impl Into<Bytes>) -> FileDoc {
-        self.put_with(path, body, &UploadMeta { wait: true, ..UploadMeta::default() }).await
+    /// The same with what goes with it.
+    pub async fn put_with(&self, path: &str, body: impl Into<Bytes>, meta: &UploadMeta) -> FileDoc {
+        let meta = UploadMeta { wait: true, ..meta.clone() };
+        self.client().upload(&self.at(path), &meta, Body::full(body)).await.expect("uploaded").1
     }
 
-    /// Uploads with what goes with it.
-    pub async fn put_with(&self, path: &str, body: impl Into<Bytes>, meta: &UploadMeta) -> FileDoc {
+    /// Uploads without waiting for anybody.
+    pub async fn put_unseen(&self, path: &str, body: impl Into<Bytes>) -> FileDoc {
+        self.client().upload(&self.at(path), &UploadMeta::default(), Body::full(body)).await.expect("uploaded").1
+    }
+
+    fn at(&self, path: &str) -> Upload {
         let path: FilePath = path.parse().expect(path);
-        let target = Upload::Path(self.zone(), path);
-        self.client().upload(&target, meta, Body::full(body)).await.expect("uploaded").1
+        Upload::Path(self.zone(), path)
     }
 
     /// GET, without following redirects.
@@ -212,7 +216,13 @@ impl Cluster {
     }
 
     /// Any request; an error if there was no answer at all.
-    pub async fn try_ask(&self, method: Method, url: &str, headers: &[(&str, &str)], body: Body) -> Result<Answer, String> {
+    pub async fn try_ask(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> Result<Answer, String> {
         let mut request = Request::builder().method(method).uri(url);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -224,7 +234,14 @@ impl Cluster {
     }
 
     /// A request with a token of one's own (or none) to the api address.
-    pub async fn api(&self, method: Method, path: &str, token: Option<&str>, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+    pub async fn api(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
         let bearer = token.map(|token| format!("Bearer {token}"));
         let mut headers = headers.to_vec();
         if let Some(bearer) = &bearer {
@@ -251,6 +268,12 @@ impl Cluster {
 
     /// Starts another edge, or one that was killed, on a port of its own.
     pub async fn start_edge(&mut self, text: &str) {
+        let control_url = self.local.control.clone();
+        self.start_edge_at(text, control_url).await;
+    }
+
+    /// The same, reaching control at `control_url`.
+    pub async fn start_edge_at(&mut self, text: &str, control_url: String) {
         let (name, place) = text.split_once('@').expect("NAME@LAT,LNG");
         let place: Place = place.parse().expect(place);
         let listener = net::bind((Ipv4Addr::LOCALHOST, 0).into()).await.expect("a free port");
@@ -259,7 +282,7 @@ impl Cluster {
         let ahead_ms = Arc::clone(&self.ahead_ms);
         let start = EdgeStart {
             node: node.clone(),
-            control_url: self.local.control.clone(),
+            control_url,
             token: self.local.node_token.clone(),
             memory_bytes: self.memory_bytes,
             data_dir: self.folder.path().join("edges").join(name),
@@ -272,7 +295,13 @@ impl Cluster {
 
     /// Stops everything in order.
     pub async fn shut_down(self) {
+        self.shut_down_keeping(|| {}).await;
+    }
+
+    /// Stops everything in order, and lets `look` at the folder before it is gone.
+    pub async fn shut_down_keeping(self, look: impl FnOnce()) {
         self.local.process.stop().await;
+        look();
     }
 }
 
@@ -286,5 +315,48 @@ where
     while !condition().await {
         assert!(begun.elapsed() < Duration::from_millis(EVENTUALLY_MS), "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A way from an edge to control that can be cut: bytes are passed on in both directions until then.
+pub struct Link {
+    /// What the edge is told to be control's address.
+    pub url: String,
+    whole: tokio::sync::watch::Sender<bool>,
+}
+
+impl Link {
+    /// A way to `url` (`http://ADDRESS:PORT`).
+    pub async fn to(url: &str) -> Self {
+        let target = url.strip_prefix("http://").expect("http").to_owned();
+        let listener = net::bind((Ipv4Addr::LOCALHOST, 0).into()).await.expect("a free port");
+        let own = format!("http://{}", listener.local_addr().expect("address"));
+        let (whole, watch) = tokio::sync::watch::channel(true);
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let (target, mut watch) = (target.clone(), watch.clone());
+                tokio::spawn(async move {
+                    if !*watch.borrow() {
+                        return;
+                    }
+                    let Ok(mut far) = tokio::net::TcpStream::connect(&target).await else { return };
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        _ = watch.wait_for(|whole| !whole) => {}
+                    }
+                });
+            }
+        });
+        Self { url: own, whole }
+    }
+
+    /// Breaks every connection and refuses new ones.
+    pub fn cut(&self) {
+        self.whole.send_replace(false);
+    }
+
+    /// Lets new connections through again.
+    pub fn mend(&self) {
+        self.whole.send_replace(true);
     }
 }

@@ -24,7 +24,8 @@ async fn one_edge() -> (Cluster, String) {
 /// How many exchanges the edge has had with the origin, out of the metrics.
 async fn fetches(cluster: &Cluster) -> u64 {
     let metrics = cluster.get(&format!("{}/metrics", cluster.local.admin)).await.text();
-    let line = metrics.lines().find(|line| line.starts_with("littoral_edge_origin_fetches_total{") && line.contains("\"ok\""));
+    let line =
+        metrics.lines().find(|line| line.starts_with("littoral_edge_origin_fetches_total{") && line.contains("\"ok\""));
     line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
 }
 
@@ -46,7 +47,10 @@ async fn miss_then_hit_and_how_they_say_so() {
     assert!(hit.header("content-type").starts_with("text/css"));
     assert!(!hit.header("last-modified").is_empty() && !hit.header("server-timing").is_empty());
     let head = cluster.ask(Method::HEAD, &url, &[]).await;
-    assert_eq!((head.status, head.x_cache(), head.header("content-length"), head.bytes().len()), (StatusCode::OK, "HIT", "7", 0));
+    assert_eq!(
+        (head.status, head.x_cache(), head.header("content-length"), head.bytes().len()),
+        (StatusCode::OK, "HIT", "7", 0)
+    );
     let head = cluster.ask(Method::HEAD, &format!("{edge}/none"), &[]).await;
     assert_eq!((head.status, head.bytes().len()), (StatusCode::NOT_FOUND, 0));
 }
@@ -158,7 +162,10 @@ async fn ranges_from_any_place() {
     assert!(parts.header("content-type").starts_with("multipart/byteranges; boundary="));
     assert_eq!(parts.header("content-length"), parts.bytes().len().to_string());
     let none = cluster.ask(Method::GET, &url, &[("range", &format!("bytes={size}-"))]).await;
-    assert_eq!((none.status, none.header("content-range")), (StatusCode::RANGE_NOT_SATISFIABLE, format!("bytes */{size}").as_str()));
+    assert_eq!(
+        (none.status, none.header("content-range")),
+        (StatusCode::RANGE_NOT_SATISFIABLE, format!("bytes */{size}").as_str())
+    );
     assert!(none.text().contains("range_not_satisfiable"));
     let thousand = (0..1_000).map(|n| format!("{}-{}", n * 3, n * 3)).collect::<Vec<_>>().join(",");
     let many = cluster.ask(Method::GET, &url, &[("range", &format!("bytes={thousand}"))]).await;

@@ -12,7 +12,8 @@ async fn a_file_goes_up_is_read_everywhere_is_updated_and_deleted() {
     let cluster = Cluster::start().await;
     let token = cluster.admin_token();
     let headers = [("cache-control", "max-age=60"), ("surrogate-key", "greeting text")];
-    let answer = cluster.api(Method::PUT, "/v1/zones/files/files/docs/hello.txt", Some(&token), &headers, "hello").await;
+    let answer =
+        cluster.api(Method::PUT, "/v1/zones/files/files/docs/hello.txt", Some(&token), &headers, "hello").await;
     assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
     let doc: Value = serde_json::from_slice(answer.bytes()).expect("json");
     let digest = blake3::hash(b"hello").to_hex().to_string();
@@ -36,19 +37,24 @@ async fn a_file_goes_up_is_read_everywhere_is_updated_and_deleted() {
         }
     }
 
-    let answer = cluster.api(Method::PUT, "/v1/zones/files/files/docs/hello.txt?wait=edges", Some(&token), &[], "again").await;
+    let answer =
+        cluster.api(Method::PUT, "/v1/zones/files/files/docs/hello.txt?wait=edges", Some(&token), &[], "again").await;
     assert_eq!(answer.status, StatusCode::OK);
     let doc: Value = serde_json::from_slice(answer.bytes()).expect("json");
     assert_eq!((doc["version"].as_u64(), doc["id"].as_str()), (Some(2), Some(id.as_str())));
     let receipts = doc["receipts"].as_array().expect("receipts");
     assert_eq!(receipts.len(), 3);
-    assert!(receipts.iter().all(|r| r["state"] == "applied" && r["ms"].as_f64().is_some_and(|ms| ms < 5_000.0)), "{receipts:?}");
+    assert!(
+        receipts.iter().all(|r| r["state"] == "applied" && r["ms"].as_f64().is_some_and(|ms| ms < 5_000.0)),
+        "{receipts:?}"
+    );
     for edge in cluster.edge_urls() {
         assert_eq!(cluster.get(&format!("{edge}/docs/hello.txt")).await.text(), "again");
         assert_eq!(cluster.get(&format!("{edge}/-/{id}")).await.text(), "again");
     }
 
-    let answer = cluster.api(Method::DELETE, "/v1/zones/files/files/docs/hello.txt?wait=edges", Some(&token), &[], "").await;
+    let answer =
+        cluster.api(Method::DELETE, "/v1/zones/files/files/docs/hello.txt?wait=edges", Some(&token), &[], "").await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     for edge in cluster.edge_urls() {
         for url in [format!("{edge}/docs/hello.txt"), format!("{edge}/-/{id}")] {
@@ -112,7 +118,8 @@ async fn conditions_decide_and_change_nothing_when_they_fail() {
     client.upload(&target, &matching, Body::full("2")).await.expect("it was the first");
     let error = client.upload(&target, &matching, Body::full("3")).await.expect_err("it is the second");
     assert_eq!(error.code(), Some(ErrorCode::PreconditionFailed));
-    let error = client.delete_file(&cluster.zone(), &first.path, Some(first.digest), false).await.expect_err("the second");
+    let error =
+        client.delete_file(&cluster.zone(), &first.path, Some(first.digest), false).await.expect_err("the second");
     assert_eq!(error.code(), Some(ErrorCode::PreconditionFailed));
     assert_eq!(cluster.get(&format!("{}/a", cluster.edge_url("lisbon"))).await.text(), "2");
 }
@@ -150,7 +157,8 @@ async fn the_same_bytes_are_kept_once_and_collected_when_nobody_has_them() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collector_that_never_rests_loses_no_upload() {
     let collector = origin::CollectorConfig { every_ms: 1, grace_ms: 0, staging_ms: 60_000 };
-    let cluster = Cluster::with(testbed::Settings { collector, edges: vec!["a@0,0"], ..testbed::Settings::default() }).await;
+    let cluster =
+        Cluster::with(testbed::Settings { collector, edges: vec!["a@0,0"], ..testbed::Settings::default() }).await;
     let edge = cluster.edge_url("a");
     // The same few contents come and go, so that blobs are collected just as they are needed again.
     let workers = (0..4_u64).map(|worker| {
@@ -160,7 +168,7 @@ async fn a_collector_that_never_rests_loses_no_upload() {
             for _ in 0..25 {
                 let body = format!("content {}", random.u8(0..3));
                 let path = format!("file-{worker}");
-                cluster.put_and_wait(&path, body.clone()).await;
+                cluster.put(&path, body.clone()).await;
                 assert_eq!(cluster.get(&format!("{edge}/{path}")).await.text(), body);
             }
         }
@@ -193,7 +201,7 @@ async fn listing_pages_through_everything() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_is_there_after_a_restart() {
     let cluster = Cluster::start().await;
-    let doc = cluster.put_and_wait("kept.txt", "kept").await;
+    let doc = cluster.put("kept.txt", "kept").await;
     let status = cluster.client().status().await.expect("status");
     let token = cluster.admin_token();
     let cluster = cluster.restart().await;

@@ -30,12 +30,36 @@ async fn each_kind_of_purge_takes_what_it_names_at_every_edge() {
     }
     let zone = Some(cluster.zone());
     let cases: [(&str, PurgeRequest, [&str; 3]); 7] = [
-        ("url", PurgeRequest { zone: zone.clone(), urls: vec!["/img/a.png".into()], ..Default::default() }, ["MISS", "HIT", "HIT"]),
-        ("absolute url", PurgeRequest { urls: vec!["http://whatever.example/img/b.png?x=1".into()], ..Default::default() }, ["HIT", "MISS", "HIT"]),
-        ("prefix", PurgeRequest { zone: zone.clone(), prefixes: vec!["/img/".into()], ..Default::default() }, ["MISS", "MISS", "HIT"]),
-        ("prefix inside a name", PurgeRequest { zone: zone.clone(), prefixes: vec!["/css/a".into()], ..Default::default() }, ["HIT", "HIT", "MISS"]),
-        ("tag", PurgeRequest { tags: vec!["red".parse().expect("tag")], ..Default::default() }, ["MISS", "MISS", "HIT"]),
-        ("tag in a zone", PurgeRequest { zone, tags: vec!["big".parse().expect("tag")], ..Default::default() }, ["MISS", "HIT", "HIT"]),
+        (
+            "url",
+            PurgeRequest { zone: zone.clone(), urls: vec!["/img/a.png".into()], ..Default::default() },
+            ["MISS", "HIT", "HIT"],
+        ),
+        (
+            "absolute url",
+            PurgeRequest { urls: vec!["http://whatever.example/img/b.png?x=1".into()], ..Default::default() },
+            ["HIT", "MISS", "HIT"],
+        ),
+        (
+            "prefix",
+            PurgeRequest { zone: zone.clone(), prefixes: vec!["/img/".into()], ..Default::default() },
+            ["MISS", "MISS", "HIT"],
+        ),
+        (
+            "prefix inside a name",
+            PurgeRequest { zone: zone.clone(), prefixes: vec!["/css/a".into()], ..Default::default() },
+            ["HIT", "HIT", "MISS"],
+        ),
+        (
+            "tag",
+            PurgeRequest { tags: vec!["red".parse().expect("tag")], ..Default::default() },
+            ["MISS", "MISS", "HIT"],
+        ),
+        (
+            "tag in a zone",
+            PurgeRequest { zone, tags: vec!["big".parse().expect("tag")], ..Default::default() },
+            ["MISS", "HIT", "HIT"],
+        ),
         ("zone", PurgeRequest { zones: vec![cluster.zone()], ..Default::default() }, ["MISS", "MISS", "MISS"]),
     ];
     for edge in cluster.edge_urls() {
@@ -69,7 +93,7 @@ async fn after_an_update_that_waited_no_edge_serves_the_old_bytes() {
     let edges = cluster.edge_urls();
     for round in 0..60 {
         let body = format!("version {round}");
-        cluster.put_and_wait("hot", body.clone()).await;
+        cluster.put("hot", body.clone()).await;
         for edge in &edges {
             assert_eq!(cluster.get(&format!("{edge}/hot")).await.text(), body, "round {round} at {edge}");
         }
@@ -79,7 +103,7 @@ async fn after_an_update_that_waited_no_edge_serves_the_old_bytes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fetches_in_flight_during_updates_never_bring_old_bytes_back() {
     let cluster = Cluster::with(Settings { edges: vec!["a@0,0", "b@1,1"], ..Settings::default() }).await;
-    cluster.put_and_wait("hot", "0").await;
+    cluster.put("hot", "0").await;
     let stop = std::sync::atomic::AtomicBool::new(false);
     let newest = std::sync::atomic::AtomicU64::new(0);
     use std::sync::atomic::Ordering::SeqCst;
@@ -99,7 +123,7 @@ async fn fetches_in_flight_during_updates_never_bring_old_bytes_back() {
     });
     let writer = async {
         for version in 1..=80_u64 {
-            cluster.put_and_wait("hot", version.to_string()).await;
+            cluster.put("hot", version.to_string()).await;
             newest.store(version, SeqCst);
             if version % 3 == 0 {
                 purge(&cluster, PurgeRequest { zones: vec![cluster.zone()], ..Default::default() }).await;
@@ -117,7 +141,7 @@ async fn a_remembered_absence_ends_with_the_upload() {
     for edge in cluster.edge_urls() {
         assert_eq!(cluster.get(&format!("{edge}/soon")).await.status, StatusCode::NOT_FOUND);
     }
-    cluster.put_and_wait("soon", "here").await;
+    cluster.put("soon", "here").await;
     for edge in cluster.edge_urls() {
         assert_eq!(cluster.get(&format!("{edge}/soon")).await.text(), "here");
     }
@@ -141,7 +165,15 @@ async fn purges_that_make_no_sense_are_refused() {
         ("{", "invalid_request"),
         (&many, "too_large"),
     ] {
-        let answer = cluster.api(http::Method::POST, "/v1/purge", Some(&token), &[("content-type", "application/json")], body.to_owned()).await;
+        let answer = cluster
+            .api(
+                http::Method::POST,
+                "/v1/purge",
+                Some(&token),
+                &[("content-type", "application/json")],
+                body.to_owned(),
+            )
+            .await;
         assert!(answer.status.is_client_error(), "{body:.80}: {}", answer.status);
         assert!(answer.text().contains(code), "{body:.80}: {}", answer.text());
         assert_eq!(answer.header("content-type"), "application/problem+json");

@@ -1,0 +1,9 @@
+//! Control on a real socket, asked as people, programs and nodes ask it.
+
+mod access;
+mod bad_requests;
+mod config;
+mod events;
+mod files;
+mod kit;
+mod nodes;
