@@ -99,17 +99,12 @@ pub struct EdgeStart {
 }
 
 /// The roles of one process.
+#[derive(Default)]
 pub struct Process {
     registry: Registry,
     edge_metrics: Option<EdgeMetrics>,
     ready: Vec<(String, Ready)>,
     running: Vec<Running>,
-}
-
-impl Default for Process {
-    fn default() -> Self {
-        Self { registry: Registry::default(), edge_metrics: None, ready: Vec::new(), running: Vec::new() }
-    }
 }
 
 impl Process {

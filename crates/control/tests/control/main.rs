@@ -1,5 +1,7 @@
 //! Control on a real socket, asked as people, programs and nodes ask it.
 
+#![cfg(test)]
+
 mod access;
 mod bad_requests;
 mod config;

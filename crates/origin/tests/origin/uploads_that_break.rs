@@ -161,8 +161,6 @@ async fn without_control_nothing_is_taken() {
     kit.nothing_is_staged().await;
 }
 
-/// The origin takes no more of a body than it has room for: while nothing can be written, the client has to wait. That
-/// the room is bounded is tested where it is: in `objects`.
 #[tokio::test]
 async fn many_uploads_of_the_same_bytes_end_in_one_blob() {
     let kit = Arc::new(Kit::new().await);

@@ -1,5 +1,7 @@
 //! Scenarios on a whole CDN: one test binary, a module for each subject.
 
+#![cfg(test)]
+
 mod access;
 mod bad_input;
 mod caching;
