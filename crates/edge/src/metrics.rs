@@ -114,11 +114,31 @@ pub(crate) struct NodeMetrics {
     pub(crate) live: Gauge,
     pub(crate) memory_bytes: Gauge,
     pub(crate) entries: Gauge,
-    pub(crate) active: Gauge,
+    active: Gauge,
     pub(crate) seconds: Histogram,
 }
 
+/// Counts a request as in progress until it is dropped, also when its client goes away first.
+pub(crate) struct Active(Gauge);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl NodeMetrics {
+    /// Counts a request, or the sending of its body.
+    pub(crate) fn begin(&self) -> Active {
+        self.active.inc();
+        Active(self.active.clone())
+    }
+
+    /// Requests in progress.
+    pub(crate) fn load(&self) -> u32 {
+        u32::try_from(self.active.get()).unwrap_or(0)
+    }
+
     pub(crate) fn count(&self, outcome: Outcome) {
         for (which, counter) in &self.by_outcome {
             if *which == outcome {

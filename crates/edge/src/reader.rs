@@ -16,6 +16,7 @@ use net::{Body, BodyError};
 use crate::fetch::{FetchError, fetch_slice};
 use crate::flights::Seat;
 use crate::head::Head;
+use crate::metrics::Active;
 use crate::node::Node;
 
 /// A slice that is there or on its way.
@@ -75,7 +76,8 @@ pub(crate) fn body(node: Arc<Node>, head: Arc<Head>, pieces: Vec<Piece>, first: 
     }
     let at = first_slice(&pieces);
     let ready = at.zip(first.map(Arriving::Here));
-    let reader = Reader { node, head, pieces: pieces.into(), ready };
+    let active = node.metrics.begin();
+    let reader = Reader { node, head, pieces: pieces.into(), ready, _active: active };
     Body::stream(stream::unfold(Some(reader), |reader| async move {
         let mut reader = reader?;
         match reader.next().await {
@@ -95,6 +97,8 @@ struct Reader {
     pieces: VecDeque<Piece>,
     /// The slice that comes next, where it has been asked for already.
     ready: Option<(u64, Arriving)>,
+    /// A body that is being sent is a request in progress.
+    _active: Active,
 }
 
 impl Reader {

@@ -31,12 +31,11 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Answers a request. Never fails: what goes wrong is a problem document.
 pub(crate) async fn serve(node: Arc<Node>, request: Parts) -> Response<Body> {
     let started = Instant::now();
-    node.metrics.active.inc();
+    let _active = node.metrics.begin();
     let mut response = match answer(&node, &request).await {
         Ok(response) => response,
         Err(problem) => refuse(&node, &request.method, &problem),
     };
-    node.metrics.active.dec();
     node.metrics.seconds.observe(started.elapsed().as_secs_f64());
     finish(&node, response.headers_mut(), started.elapsed());
     response

@@ -236,7 +236,7 @@ pub(crate) async fn beat(node: Arc<Node>, shutdown: CancellationToken) {
                 started_ms,
                 seq,
                 applied: node.applied(),
-                load: u32::try_from(node.metrics.active.get()).unwrap_or(0),
+                load: node.metrics.load(),
             };
             if let Some(socket) = &socket
                 && let Err(error) = socket.send_to(&beat.encode(&key), monitor).await

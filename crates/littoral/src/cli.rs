@@ -13,6 +13,7 @@ pub mod values;
 mod completions;
 mod download;
 mod events;
+mod fetch;
 mod get;
 mod locate;
 mod ls;

@@ -14,6 +14,7 @@ pub mod config;
 pub mod connection;
 pub mod datadir;
 pub mod local;
+pub mod logging;
 pub mod progress;
 pub mod publish;
 pub mod roles;

@@ -44,7 +44,6 @@ impl Progress {
     }
 
     fn begin(&self, what: impl Into<Cow<'static, str>>, total: Option<u64>, template: &str) {
-        self.bar.reset();
         // The templates are ours; one with a mistake in it would only look plain.
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         self.bar.set_style(style.progress_chars("=> "));
@@ -53,6 +52,7 @@ impl Progress {
             None => self.bar.unset_length(),
         }
         self.bar.set_message(what);
+        self.bar.reset();
     }
 
     /// `amount` more bytes or files are done.
@@ -60,7 +60,7 @@ impl Progress {
         self.bar.inc(amount);
     }
 
-    /// Runs `write`, which prints to the terminal, without the bar getting in its way.
+    /// Runs `write`, which prints to the terminal, without the bar getting in its way. Never to be called within itself.
     pub fn pause<T>(&self, write: impl FnOnce() -> T) -> T {
         self.bar.suspend(write)
     }

@@ -65,7 +65,7 @@ pub enum Change<'a> {
     Failed(&'a str, &'a str),
 }
 
-/// Hears of each [`Change`] as it happens.
+/// Hears of each [`Change`] as it happens. Whoever prints it does so within [`Progress::pause`].
 pub type OnChange<'a> = &'a mut (dyn FnMut(Change<'_>) + Send);
 
 /// What was done in all.
@@ -158,6 +158,7 @@ pub async fn sync(
         batch.fail(&walk::shown(dir), "nothing is deleted from the zone, because not every folder could be read");
     }
     if options.dry_run {
+        progress.finish();
         batch.pretend(&plan.to_upload, &to_delete);
     } else {
         let items = plan.to_upload.into_iter().map(|file| Item::guarded(zone, file)).collect();

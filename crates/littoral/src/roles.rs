@@ -151,6 +151,7 @@ pub async fn run_edge(args: EdgeArgs, globals: &Globals) -> Result<(), CliError>
 
 async fn run_config(config: Config, globals: &Globals) -> Result<(), CliError> {
     let out = globals.out();
+    crate::logging::start(out.color)?;
     let shutdown = stop_signal()?;
     let named = if globals.data_dir.is_some() { None } else { config.data_dir.clone() };
     let data_dir = DataDir::open(&named.unwrap_or_else(|| globals.data_dir())).map_err(data_dir_error)?;

@@ -76,6 +76,7 @@ fn parse_edge(text: &str) -> Result<LocalEdge, String> {
 pub async fn run(args: UpArgs, globals: &Globals) -> Result<(), CliError> {
     let begun = Instant::now();
     let out = Out { quiet: globals.quiet || args.json, ..globals.out() };
+    crate::logging::start(out.color)?;
     let shutdown = stop_signal()?;
     if let Some(dir) = &args.dir
         && !dir.is_dir()

@@ -1,33 +1,25 @@
 //! `get`: downloads a file as a reader would, and verifies it.
-//!
-//! The API says where the file is read; from there on every redirect is followed, at most [`MAX_REDIRECTS`]. A token is
-//! shown only when a reader without one is turned away, only for a file that was named by path or id, and only to hosts
-//! that the API names: its own, the one in the file's URL, and those of the edges.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use api::{Digest, ErrorCode, FileDoc, FilePath, Problem, ZoneName, names};
+use api::{Digest, ErrorCode, FileDoc, FilePath, ZoneName, names};
 use clap::Args;
 use client::ClientError;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderValue, LOCATION};
-use http::{Request, Response, StatusCode, Uri};
+use http::header::{CONTENT_LENGTH, ETAG};
+use http::{Response, Uri};
 use net::{Body, ClientLimits, HttpClient, NetError};
 use serde::Serialize;
 
-use crate::cli::download::{Target, receive};
+use crate::cli::download::{DownloadError, Target, receive};
 use crate::cli::error::CliError;
+use crate::cli::fetch::{fetch_file, fetch_url};
 use crate::cli::globals::Globals;
 use crate::cli::human;
+use crate::cli::output::output_error;
 use crate::cli::session::Session;
 use crate::cli::values::{Remote, file_id, last_segment};
 use crate::connection::retry;
-
-/// Redirects that are followed.
-const MAX_REDIRECTS: u32 = 5;
-/// Longest answer that is read for the reason of a failure, in bytes.
-const MAX_PROBLEM_BYTES: usize = 64 << 10;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -86,9 +78,15 @@ pub(super) async fn run(args: GetArgs, globals: &Globals) -> Result<(), CliError
     };
     let target = target(args.to.as_deref(), wanted.name.as_deref())?;
     let begun = Instant::now();
-    let fetcher =
-        Fetcher { http: HttpClient::new(ClientLimits::default()), session: session.as_ref(), wanted: &wanted };
-    let (response, from) = fetcher.fetch(&args.from).await?;
+    let http = HttpClient::new(ClientLimits::default());
+    let doing = format!("cannot get {}", args.from);
+    let (response, from) = match (&session, &wanted.file) {
+        (Some(session), Some(file)) => {
+            let fetched = fetch_file(&http, &wanted.url, file, session).await;
+            fetched.map_err(|error| session.failed(&doing, &error))?
+        }
+        _ => fetch_url(&http, &wanted.url).await.map_err(|error| without_session(&doing, &error))?,
+    };
 
     let expected = etag_digest(&response).or(wanted.file.as_ref().map(|file| file.digest));
     let size = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -96,10 +94,7 @@ pub(super) async fn run(args: GetArgs, globals: &Globals) -> Result<(), CliError
     progress.begin_bytes("downloading", size);
     let received = receive(response.into_body(), &target, expected, &progress).await;
     progress.finish();
-    let received = received.map_err(|error| {
-        let failed = CliError::failed(format!("cannot download {}: {error}", args.from));
-        if target == Target::Stdout { failed } else { failed.with_hint("nothing of it was kept; try again") }
-    })?;
+    let received = received.map_err(|error| download_failed(&args.from, &target, &error))?;
     if expected.is_none() {
         out.warn(format!("{from} announces no digest, so what came was not verified"));
     }
@@ -113,6 +108,15 @@ pub(super) async fn run(args: GetArgs, globals: &Globals) -> Result<(), CliError
         out.json(&Document { file, url: from.to_string(), size, digest, verified: expected.is_some() })?;
     }
     Ok(())
+}
+
+fn download_failed(from: &str, target: &Target, error: &DownloadError) -> CliError {
+    let failed = CliError::failed(format!("cannot download {from}: {error}"));
+    match (target, error) {
+        (Target::Stdout, DownloadError::Write { source, .. }) => output_error(source),
+        (Target::Stdout, _) => failed,
+        (Target::File(_), _) => failed.with_hint("nothing of it was kept"),
+    }
 }
 
 fn summary(file: &str, bytes: u64, elapsed: Duration) -> String {
@@ -173,101 +177,7 @@ fn etag_digest(response: &Response<Body>) -> Option<Digest> {
     tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
 }
 
-/// Fetches what is wanted, from wherever redirects lead.
-struct Fetcher<'a> {
-    http: HttpClient,
-    session: Option<&'a Session>,
-    wanted: &'a Wanted,
-}
-
-impl Fetcher<'_> {
-    /// The answer that carries the file, and where it came from.
-    async fn fetch(&self, shown: &str) -> Result<(Response<Body>, Uri), CliError> {
-        let doing = format!("cannot get {shown}");
-        let failed = |error: ClientError| match self.session {
-            Some(session) => session.failed(&doing, &error),
-            None => without_session(&doing, &error),
-        };
-        let answer = retry(|| self.follow(None)).await;
-        let turned_away = matches!(&answer, Err(error) if error.code() == Some(ErrorCode::Unauthorized));
-        match self.session.and_then(Session::token) {
-            Some(token) if turned_away && self.wanted.file.is_some() => {
-                let trusted = self.trusted_hosts().await.map_err(failed)?;
-                let value = HeaderValue::try_from(format!("Bearer {}", token.reveal()));
-                let mut value = value.map_err(|_| CliError::failed("the token cannot be sent"))?;
-                value.set_sensitive(true);
-                retry(|| self.follow(Some((&value, &trusted)))).await.map_err(failed)
-            }
-            _ => answer.map_err(failed),
-        }
-    }
-
-    /// Hosts (with port) that may see the token.
-    async fn trusted_hosts(&self) -> Result<HashSet<String>, ClientError> {
-        let Some(session) = self.session else { return Ok(HashSet::new()) };
-        let nodes = retry(|| session.calls().nodes()).await?.nodes;
-        let urls = nodes.iter().map(|view| view.node.url.as_str()).chain([session.calls().base_url()]);
-        let hosts = urls.filter_map(|url| url.parse::<Uri>().ok()?.authority().map(ToString::to_string));
-        Ok(hosts.chain(self.wanted.url.authority().map(ToString::to_string)).collect())
-    }
-
-    /// Asks for the file, and again wherever the answer redirects to.
-    async fn follow(
-        &self,
-        token: Option<(&HeaderValue, &HashSet<String>)>,
-    ) -> Result<(Response<Body>, Uri), ClientError> {
-        let mut at = self.wanted.url.clone();
-        for _ in 0..=MAX_REDIRECTS {
-            let mut request = Request::get(at.clone());
-            if let Some((value, trusted)) = token
-                && at.authority().is_some_and(|host| trusted.contains(host.as_str()))
-            {
-                request = request.header(AUTHORIZATION, value);
-            }
-            let request = request.body(Body::empty()).map_err(|error| unexpected(&at, 0, error.to_string()))?;
-            let response = self.http.send(request).await?;
-            if response.status() == StatusCode::OK {
-                return Ok((response, at));
-            }
-            if !response.status().is_redirection() {
-                return Err(problem(&at, response).await);
-            }
-            at = redirected(&at, &response)?;
-        }
-        Err(unexpected(&at, 0, format!("it redirected more than {MAX_REDIRECTS} times")))
-    }
-}
-
-/// Where an answer from `at` redirects to.
-fn redirected(at: &Uri, response: &Response<Body>) -> Result<Uri, ClientError> {
-    let status = response.status().as_u16();
-    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-    let location = location.ok_or_else(|| unexpected(at, status, "a redirect without a Location".to_owned()))?;
-    let absolute = match (location.starts_with('/') && !location.starts_with("//"), at.authority()) {
-        (true, Some(host)) => format!("http://{host}{location}"),
-        _ => location.to_owned(),
-    };
-    match absolute.parse::<Uri>() {
-        Ok(to) if to.scheme_str() == Some("http") && to.authority().is_some() => Ok(to),
-        _ => {
-            Err(unexpected(at, status, format!("a redirect to {:?}, which cannot be followed", human::plain(location))))
-        }
-    }
-}
-
-async fn problem(at: &Uri, response: Response<Body>) -> ClientError {
-    let status = response.status();
-    let text = net::read_to_end(response.into_body(), MAX_PROBLEM_BYTES).await.unwrap_or_default();
-    match serde_json::from_slice::<Problem>(&text) {
-        Ok(problem) => problem.into(),
-        Err(_) => unexpected(at, status.as_u16(), status.canonical_reason().unwrap_or("an unknown status").to_owned()),
-    }
-}
-
-fn unexpected(at: &Uri, status: u16, why: String) -> ClientError {
-    ClientError::Unexpected { url: at.to_string(), status, why }
-}
-
+/// A failed fetch of a URL that nobody but the user knows.
 fn without_session(doing: &str, error: &ClientError) -> CliError {
     let failed = CliError::failed(format!("{doing}: {error}"));
     match error {
@@ -309,20 +219,6 @@ mod tests {
         assert_eq!(target(Some(Path::new("b")), Some("a")).expect("file"), file(Path::new("b")));
         assert_eq!(target(Some(folder.path()), Some("a")).expect("folder"), file(&folder.path().join("a")));
         assert!(target(None, None).is_err());
-    }
-
-    #[test]
-    fn redirects_are_taken_apart() {
-        let at: Uri = "http://router:1/a".parse().expect("URI");
-        let to = |location: &str| {
-            let response = Response::builder().status(307).header(LOCATION, location).body(Body::empty());
-            redirected(&at, &response.expect("response")).map(|uri| uri.to_string())
-        };
-        assert_eq!(to("http://edge:2/a?b").expect("absolute"), "http://edge:2/a?b");
-        assert_eq!(to("/c").expect("relative"), "http://router:1/c");
-        for bad in ["//edge/a", "https://edge/a", "ftp://x/", "c", "http://", ""] {
-            assert!(to(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

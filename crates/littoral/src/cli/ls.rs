@@ -67,5 +67,5 @@ pub(super) async fn run(args: LsArgs, globals: &Globals) -> Result<(), CliError>
 /// A line in columns of fixed width: a listing may be too long to measure all of it first.
 fn long(file: &FileDoc) -> String {
     let (size, time) = (human::size(file.size), human::time(file.modified_ms));
-    format!("{size:>10}  {time}  v{:<5}  {:<28}  {}", file.version, human::plain(&file.media_type), file.path)
+    format!("{size:>10}  {time}  v{:<5}  {:<30}  {}", file.version, human::plain(&file.media_type), file.path)
 }

@@ -168,7 +168,8 @@ async fn put_many(tasks: Vec<Task>, meta: &UploadMeta, session: &Session, out: &
     let (progress, begun) = (out.progress(), Instant::now());
     // What was named file by file is listed; what is in folders is only counted.
     let list = !out.is_json() && tasks.iter().all(|task| matches!(task, Task::File(..)));
-    let mut told = Told { out, list, files: Vec::new(), missing: BTreeMap::new(), printed: Ok(()) };
+    let mut told =
+        Told { out, progress: &progress, list, files: Vec::new(), missing: BTreeMap::new(), printed: Ok(()) };
     let mut on_change = |change: Change<'_>| told.hear(&change);
     let mut batch = Batch::new(session.connection(), DEFAULT_JOBS, &progress, &mut on_change);
     let done = upload_many(tasks, meta, &mut batch, &progress).await;
@@ -212,6 +213,7 @@ async fn upload_many(
 /// What was heard of the files so far.
 struct Told<'a> {
     out: &'a Out,
+    progress: &'a Progress,
     /// Whether to keep `files`.
     list: bool,
     files: Vec<FileDoc>,
@@ -222,14 +224,14 @@ struct Told<'a> {
 
 impl Told<'_> {
     fn hear(&mut self, change: &Change<'_>) {
-        let Change::Uploaded(file) = change else { return print_change(self.out, change) };
+        let Change::Uploaded(file) = change else { return print_change(self.out, self.progress, change) };
         let missing = file.receipts.iter().filter(|receipt| receipt.state != ReceiptState::Applied);
         self.missing.extend(missing.map(|receipt| (receipt.node.clone(), receipt.clone())));
         if self.list {
             self.files.push((*file).clone());
         }
         if self.out.is_json() && self.printed.is_ok() {
-            self.printed = self.out.json(file);
+            self.printed = self.progress.pause(|| self.out.json(file));
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::cli::error::CliError;
 use crate::cli::human;
 use crate::cli::output::Out;
 use crate::cli::session::Session;
+use crate::progress::Progress;
 use crate::publish::{Change, SyncError, SyncReport};
 
 /// The line at the end: «3 files, 12.4 MiB uploaded in 0.8 s (15.5 MiB/s); 997 unchanged».
@@ -28,10 +29,10 @@ fn rest(report: &SyncReport) -> String {
 }
 
 /// Names on standard error what failed or was left alone; says nothing of what went well.
-pub(super) fn print_change(out: &Out, change: &Change<'_>) {
+pub(super) fn print_change(out: &Out, progress: &Progress, change: &Change<'_>) {
     match change {
-        Change::Failed(name, why) => out.fault(format!("{name}: {why}")),
-        Change::Skipped(name, why) => out.warn(format!("{name} is left out: {why}")),
+        Change::Failed(name, why) => progress.pause(|| out.fault(format!("{name}: {why}"))),
+        Change::Skipped(name, why) => progress.pause(|| out.warn(format!("{name} is left out: {why}"))),
         Change::Uploaded(_) | Change::WouldUpload(_) | Change::Deleted(..) | Change::WouldDelete(_) => {}
     }
 }

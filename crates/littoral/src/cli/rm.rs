@@ -124,7 +124,7 @@ async fn delete(
     let progress = out.progress();
     let (mut printed, mut missing) = (Ok(()), Vec::<Receipt>::new());
     let mut on_change = |change: Change<'_>| {
-        print_change(out, &change);
+        print_change(out, &progress, &change);
         let Change::Deleted(_, answer) = change else { return };
         for receipt in answer.receipts.iter().filter(|receipt| receipt.state != ReceiptState::Applied) {
             if missing.iter().all(|known| known.node != receipt.node) {
@@ -132,7 +132,7 @@ async fn delete(
             }
         }
         if out.is_json() && printed.is_ok() {
-            printed = out.json(answer);
+            printed = progress.pause(|| out.json(answer));
         }
     };
     let mut batch = Batch::new(session.connection(), DEFAULT_JOBS, &progress, &mut on_change);

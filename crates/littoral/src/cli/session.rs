@@ -53,9 +53,11 @@ impl Session {
     }
 
     fn hint(&self, error: &ClientError) -> Option<String> {
-        if let ClientError::Net(NetError::Connect { .. }) = error {
+        if let ClientError::Net(NetError::Connect { peer, .. }) = error {
             let from = &self.api_from;
-            return Some(format!("the address comes from {from}; is it right, and is 'littoral up' running?"));
+            let is_api = self.calls().base_url().ends_with(peer);
+            return is_api
+                .then(|| format!("the address comes from {from}; is it right, and is 'littoral up' running?"));
         }
         let from = &self.token_from;
         let hint = match error.code()? {

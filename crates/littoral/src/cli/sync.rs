@@ -55,7 +55,7 @@ pub(super) async fn run(args: SyncArgs, globals: &Globals) -> Result<(), CliErro
     let mut document = Document::default();
     let mut printed = Ok(());
     let mut on_change = |change: Change<'_>| {
-        print_change(&out, &change);
+        print_change(&out, &progress, &change);
         if out.is_json() {
             document.hear(&change);
         } else if let Some(line) = dry_run_line(&change)

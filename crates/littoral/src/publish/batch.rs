@@ -118,7 +118,7 @@ impl<'a> Batch<'a> {
     }
 
     fn tell(&mut self, change: Change<'_>) {
-        self.progress.pause(|| (self.on_change)(change));
+        (self.on_change)(change);
     }
 }
 

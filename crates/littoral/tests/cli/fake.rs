@@ -133,18 +133,28 @@ impl Fake {
         }
     }
 
+    fn path_of(&self, id: FileId) -> String {
+        let state = self.state.lock().expect("lock");
+        let found = state.files.values().find(|(doc, _)| doc.id == id);
+        found.map_or_else(|| "nothing".to_owned(), |(doc, _)| doc.path.to_string())
+    }
+
     /// What a reader gets. `loop` redirects for ever, `far` to a host that nobody knows, `damaged` has other bytes than
     /// announced, `short` breaks off, `plain` has no digest, `private` needs the token.
     fn content(&self, path: &str, authorized: bool) -> Response<Body> {
-        let Some(path) = path.strip_prefix("/-/edge/") else {
-            let to = match path {
-                "/loop" => path.to_owned(),
-                "/far" => "http://far.invalid/".to_owned(),
-                path => format!("{}/-/edge{path}", self.url),
-            };
-            return Response::builder().status(307).header("location", to).body(Body::empty()).expect("response");
+        let own = path.strip_prefix("/-/").and_then(|id| id.parse().ok());
+        let path = match (path.strip_prefix("/-/edge/"), own) {
+            (Some(path), _) => FilePath::from_url(path).expect("path").to_string(),
+            (None, Some(id)) => self.path_of(id),
+            (None, None) => {
+                let to = match path {
+                    "/loop" => path.to_owned(),
+                    "/far" => "http://far.invalid/".to_owned(),
+                    path => format!("{}/-/edge{path}", self.url),
+                };
+                return Response::builder().status(307).header("location", to).body(Body::empty()).expect("response");
+            }
         };
-        let path = FilePath::from_url(path).expect("path").to_string();
         if path == "private" && !authorized {
             return problem(Problem::new(ErrorCode::Unauthorized, "this zone is private"));
         }

@@ -186,7 +186,7 @@ async fn many_files_and_folders() {
     assert_eq!(world.run("ls docs:").await.ok().lines().count(), 5);
     let long = world.run("ls docs:v/b --long").await;
     assert_eq!(long.stderr, "1 file, 5 B\n");
-    let line = "       5 B  2026-01-01 00:00:00Z  v1      application/octet-stream      v/b.txt\n";
+    let line = "       5 B  2026-01-01 00:00:00Z  v1      application/octet-stream        v/b.txt\n";
     assert_eq!(long.ok(), line);
     let json = world.run("ls docs:v/b -o json -q").await.ok();
     let answer = world.last_answer();
@@ -310,7 +310,8 @@ async fn downloads_are_followed_verified_and_never_half() {
     world.run("get damaged").await.fails(1, &["damaged", "digest"]);
     world.run("get short").await.fails(1, &["broke off after 1 bytes"]);
     world.run("get loop").await.fails(1, &["redirected more than 5 times"]);
-    world.run("get far").await.fails(1, &["far.invalid"]);
+    world.run(&format!("get {url}/far")).await.fails(1, &["far.invalid", "is the address right"]);
+    assert_eq!(world.run("get far -").await.ok(), "0123456789", "an edge has it under its id");
     world.run(&format!("get {url}/nothing")).await.fails(1, &["there is no such file"]);
     world.run(&format!("get {url}/")).await.fails(2, &["gives no name"]);
     world.run("get https://localhost/x").await.fails(2, &["https"]);
