@@ -45,16 +45,16 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "PATH")]
     pub data_dir: Option<PathBuf>,
 
-    /// Form of what is printed
-    #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    /// Form of what is printed: table or json
+    #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t, hide_possible_values = true)]
     pub output: Format,
 
     /// Neither progress nor summary
     #[arg(short, long, global = true)]
     pub quiet: bool,
 
-    /// When to colour messages [NO_COLOR is honoured]
-    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
+    /// When to colour messages: auto, always or never; NO_COLOR is honoured
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t, hide_possible_values = true)]
     pub color: Color,
 }
 

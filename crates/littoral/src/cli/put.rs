@@ -32,8 +32,8 @@ Examples:
   littoral put site/ docs:v2                what is in a folder, below v2/ of the zone docs
   date | littoral put - notes/today.txt     standard input
 
-Without --to, the last argument is the destination if it ends in '/', names a zone (ZONE:PATH), or is the second
-of two and does not exist here.";
+Without --to, the last argument is the destination if it ends in '/', names a zone (ZONE:PATH), \
+or is the second of two and does not exist here.";
 
 /// The arguments of `put`.
 #[derive(Debug, Args)]
