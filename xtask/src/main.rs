@@ -1,2 +1,68 @@
-//! Developer commands.
-fn main() {}
+//! Developer commands: `cargo xtask test`, `cargo xtask browse`, `cargo xtask bench`.
+#![expect(clippy::print_stdout, reason = "a developer command that prints what it does")]
+
+mod bench;
+mod browse;
+mod shell;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::shell::{Failed, cargo, step};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Littoral's developer commands")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what the tests need from Debian and npm, then run every check there is
+    Test {
+        /// Leave out the browser
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Publish a site of over 1,000 files with `up` and read it through each edge in headless Chromium
+    Browse {
+        /// Pages to open through each edge; 0 opens all
+        #[arg(long, default_value_t = 40)]
+        pages: usize,
+    },
+    /// Measure what can be measured, and print it beside its bound
+    Bench {
+        /// Smaller bodies and fewer rounds
+        #[arg(long)]
+        quick: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Test { quick } => test(quick),
+        Command::Browse { pages } => browse::run(pages),
+        Command::Bench { quick } => bench::run(quick),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed(why)) => {
+            println!("FAILED: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn test(quick: bool) -> Result<(), Failed> {
+    step("format", || cargo(&["fmt", "--all", "--check"]))?;
+    step("lints", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    step("tests", || cargo(&["test", "--workspace"]))?;
+    if !quick {
+        step("browser", || browse::run(12))?;
+    }
+    println!("all steps passed");
+    Ok(())
+}

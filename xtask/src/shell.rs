@@ -1,0 +1,74 @@
+//! Running other programs, and saying how it went.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// Why a step failed, as a sentence.
+#[derive(Debug)]
+pub(crate) struct Failed(pub(crate) String);
+
+impl<E: std::error::Error> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Runs a named step and prints how long it took.
+pub(crate) fn step(name: &str, run: impl FnOnce() -> Result<(), Failed>) -> Result<(), Failed> {
+    println!("== {name}");
+    let begun = Instant::now();
+    run().map_err(|Failed(why)| Failed(format!("step '{name}': {why}")))?;
+    println!("== {name}: ok after {:.1} s", begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Runs a program to its end; its output goes where ours goes.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), Failed> {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(root()).stdin(Stdio::null());
+    let status = command.status().map_err(|error| Failed(format!("cannot run {program}: {error}")))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failed(format!("{program} {} ended with {status}", arguments.join(" "))))
+}
+
+/// Runs cargo.
+pub(crate) fn cargo(arguments: &[&str]) -> Result<(), Failed> {
+    run(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()), arguments)
+}
+
+/// Installs Debian packages that are not there yet.
+pub(crate) fn install(packages: &[&str]) -> Result<(), Failed> {
+    let there = |package: &&&str| {
+        let query = ["-W", "-f=${db:Status-Status}", package];
+        Command::new("dpkg-query").args(query).output().is_ok_and(|output| output.stdout == b"installed")
+    };
+    let missing: Vec<&str> = packages.iter().filter(|package| !there(package)).copied().collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("installing {}", missing.join(", "));
+    run("apt-get", &["-q", "update"])?;
+    let arguments: Vec<&str> = ["-q", "-y", "--no-install-recommends", "install"].into_iter().chain(missing).collect();
+    run("apt-get", &arguments)
+}
+
+/// The folder of the repository.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned()
+}
+
+/// A folder below `target/`, made if need be.
+pub(crate) fn target(name: &str) -> Result<PathBuf, Failed> {
+    let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from).join(name);
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// Builds the release binary and answers where it is.
+pub(crate) fn release_binary() -> Result<PathBuf, Failed> {
+    cargo(&["build", "--release", "--package", "littoral"])?;
+    Ok(target("release")?.join("littoral"))
+}
