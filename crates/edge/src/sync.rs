@@ -36,6 +36,7 @@ const PERSIST_MS: u64 = 200;
 pub(crate) async fn follow(node: Arc<Node>, client: Client, folder: Folder, shutdown: CancellationToken) {
     let mut rest_ms = REST_MIN_MS;
     let mut joined_before = false;
+    let mut last_error = String::new();
     while !shutdown.is_cancelled() {
         let session = session(&node, &client, &folder, &mut joined_before);
         let ended = tokio::select! {
@@ -46,10 +47,18 @@ pub(crate) async fn follow(node: Arc<Node>, client: Client, folder: Folder, shut
         node.metrics.live.set(0);
         if was_live {
             rest_ms = REST_MIN_MS;
+            last_error.clear();
         }
         match ended {
             Ok(()) => tracing::info!(node = %node.config.node.name, "the event stream has ended"),
-            Err(error) => tracing::warn!(node = %node.config.node.name, %error, "not connected to control"),
+            // Said once, not at every try.
+            Err(error) if error.to_string() == last_error => {
+                tracing::debug!(node = %node.config.node.name, %error, "still not connected to control");
+            }
+            Err(error) => {
+                tracing::warn!(node = %node.config.node.name, %error, "not connected to control");
+                last_error = error.to_string();
+            }
         }
         let jitter_ms = rest_ms / 2 + node.now_ms() % (rest_ms / 2 + 1);
         tokio::select! {

@@ -1,6 +1,7 @@
 //! `littoral control|origin|edge|router|monitor|run`: roles one by one, or any set of them in one process, as a
 //! configuration file says.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::cli::error::CliError;
 use crate::cli::globals::Globals;
 use crate::cli::human;
 use crate::cli::output::Out;
-use crate::config::{self, Config, DEFAULT_MEMORY, EdgeSection, PlaceText, RouterMode, Size};
+use crate::config::{self, AdminSection, Config, DEFAULT_MEMORY, EdgeSection, PlaceText, RouterMode, Size};
 use crate::datadir::DataDir;
 use crate::local::{catalog_in, prepare};
 use crate::up::{data_dir_error, stop_signal};
@@ -41,6 +42,9 @@ pub struct RoleArgs {
     /// Configuration file; docs/littoral.example.toml names every setting
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// Address of the admin listener, instead of the file's (processes that share a file need one each)
+    #[arg(long, value_name = "IP:PORT")]
+    pub admin: Option<SocketAddr>,
 }
 
 /// What `edge` takes: a configuration file, or all that an edge needs to join.
@@ -64,13 +68,16 @@ pub struct EdgeArgs {
     pub place: Option<Place>,
     /// Address to listen on
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8610")]
-    pub listen: std::net::SocketAddr,
+    pub listen: SocketAddr,
     /// Where clients and other nodes reach it [default: http:// and --listen]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// Size of the memory tier
     #[arg(long, value_name = "SIZE", default_value = DEFAULT_MEMORY)]
     pub memory: Size,
+    /// Address of the admin listener [default: the file's, or none]
+    #[arg(long, value_name = "IP:PORT")]
+    pub admin: Option<SocketAddr>,
 }
 
 /// Which sections of a file are run.
@@ -124,6 +131,7 @@ pub async fn run(which: Which, args: &RoleArgs, globals: &Globals) -> Result<(),
             config.edge.clear();
         }
     }
+    config.admin = args.admin.map(|listen| AdminSection { listen }).or(config.admin);
     run_config(config, globals).await
 }
 
@@ -133,7 +141,7 @@ pub async fn run(which: Which, args: &RoleArgs, globals: &Globals) -> Result<(),
 /// See [`run`].
 pub async fn run_edge(args: EdgeArgs, globals: &Globals) -> Result<(), CliError> {
     let (control_url, name, place) = match (args.config, args.control, args.name, args.place) {
-        (Some(config), ..) => return run(Which::Edge, &RoleArgs { config }, globals).await,
+        (Some(config), ..) => return run(Which::Edge, &RoleArgs { config, admin: args.admin }, globals).await,
         (None, Some(control), Some(name), Some(place)) => (control, name, place),
         _ => return Err(CliError::usage("an edge needs --config, or --control, --token-file, --name and --place")),
     };
@@ -146,7 +154,8 @@ pub async fn run_edge(args: EdgeArgs, globals: &Globals) -> Result<(), CliError>
         token_file: globals.token_file.clone(),
         memory: Some(args.memory),
     };
-    run_config(Config { edge: vec![edge], ..Config::default() }, globals).await
+    let admin = args.admin.map(|listen| AdminSection { listen });
+    run_config(Config { edge: vec![edge], admin, ..Config::default() }, globals).await
 }
 
 async fn run_config(config: Config, globals: &Globals) -> Result<(), CliError> {
@@ -227,7 +236,11 @@ async fn start(config: Config, data_dir: &DataDir, process: &mut Process, out: &
         out.note(format!("router on {}", section.listen));
     }
     if let Some(section) = config.admin {
-        process.admin(bind(section.listen).await?);
+        let listener = net::bind(section.listen).await.map_err(|error| {
+            CliError::failed(format!("the admin listener {error}"))
+                .with_hint("give this process one of its own with --admin IP:PORT")
+        })?;
+        process.admin(listener);
         out.note(format!("admin on {}", section.listen));
     }
     Ok(())
@@ -248,7 +261,7 @@ async fn edge_start(section: EdgeSection, data_dir: &DataDir) -> Result<EdgeStar
     })
 }
 
-async fn bind(address: std::net::SocketAddr) -> Result<tokio::net::TcpListener, CliError> {
+async fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener, CliError> {
     net::bind(address).await.map_err(|error| {
         CliError::failed(error.to_string())
             .with_hint("give the role another address: `listen` in its section, or --listen")
