@@ -6,7 +6,7 @@ use api::{Event, Health, Hello};
 use bytes::Bytes;
 use http::Method;
 use http_body_util::BodyExt;
-use net::Body;
+use net::{Body, NetError};
 
 use crate::{Client, ClientError, query};
 
@@ -62,7 +62,10 @@ impl EventStream {
             }
             match self.body.frame().await {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(self.unexpected(error.to_string())),
+                Some(Err(error)) => {
+                    let (peer, why) = (self.url.clone(), format!("the stream broke off: {error}"));
+                    return Err(NetError::Exchange { peer, why }.into());
+                }
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         self.lines.push(&data).map_err(|why| self.unexpected(why))?;
