@@ -190,8 +190,10 @@ impl Node {
     pub(crate) fn start_over(&self, number: u64) {
         let mut purges = self.purges.write().unwrap_or_else(PoisonError::into_inner);
         *purges = Purges::default();
-        self.epoch.fetch_add(1, Ordering::AcqRel);
+        // The number first: a request reads the epoch for its key before it reads the number that its fetch begins at, so
+        // nothing of the new epoch can carry a number of the old one.
         self.set_applied(number);
+        self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Continues at event `number` without knowing what happened before: everything is revalidated at its next use.
