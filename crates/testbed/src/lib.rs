@@ -50,7 +50,7 @@ impl Default for Settings {
             edges: vec!["lisbon@38.72,-9.14", "virginia@38.95,-77.45", "singapore@1.35,103.82"],
             memory_bytes: 64 << 20,
             mode: Mode::Redirect,
-            dead_after_ms: 1_500,
+            dead_after_ms: 3_000,
             collector: CollectorConfig::default(),
         }
     }
