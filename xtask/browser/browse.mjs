@@ -10,28 +10,45 @@ const browser = await require("playwright-core").chromium.launch({
     "--disable-component-update", "--disable-sync"],
 });
 
+// How long the requests that a page's scripts make may take after its load event, in milliseconds.
+const QUIET_MS = 10_000;
+
 const result = { pages: 0, answers: 0, hits: 0, wrong: [] };
 
 async function round(edge, allHits) {
   const context = await browser.newContext();
   const page = await context.newPage();
+  // The browser's own cache would answer in the edge's place, with the headers of the first answer.
+  await (await context.newCDPSession(page)).send("Network.setCacheDisabled", { cacheDisabled: true });
+  const open = new Set();
+  const ofNetwork = (url) => url.startsWith("http");
+  // The browser fetches a page's icon for itself ("other"), and often drops that without a word.
+  const ofPage = (request) => ofNetwork(request.url()) && request.resourceType() !== "other";
+  page.on("request", (request) => {
+    if (ofPage(request)) open.add(request);
+  });
+  page.on("requestfinished", (request) => open.delete(request));
+  page.on("requestfailed", (request) => {
+    open.delete(request);
+    if (ofPage(request)) result.wrong.push(`${request.url()}: ${request.failure()?.errorText}`);
+  });
   page.on("response", (answer) => {
     const url = answer.url();
-    if (!url.startsWith(edge) || url.endsWith("/favicon.ico")) return;
+    if (!ofNetwork(url)) return;
     const cache = answer.headers()["x-cache"] ?? "none";
     result.answers += 1;
     if (cache === "HIT") result.hits += 1;
     const good = [200, 304].includes(answer.status()) && (cache === "HIT" || (!allHits && cache !== "none"));
-    if (!good) result.wrong.push(`${url}: ${answer.status()} ${cache}`);
-  });
-  page.on("requestfailed", (request) => {
-    // A page that is left while an image is still on its way cancels it: no answer of ours was wrong.
-    if (request.failure()?.errorText === "net::ERR_ABORTED") return;
-    if (request.url().startsWith(edge)) result.wrong.push(`${request.url()}: ${request.failure()?.errorText}`);
+    if (!good || !url.startsWith(`${edge}/`)) result.wrong.push(`${url}: ${answer.status()} ${cache}`);
   });
   for (const path of pages) {
     await page.goto(`${edge}/${path}`, { waitUntil: "load" });
     result.pages += 1;
+    // The next page would abort what is still under way.
+    const until = Date.now() + QUIET_MS;
+    while (open.size > 0 && Date.now() < until) await new Promise((done) => setTimeout(done, 5));
+    for (const request of open) result.wrong.push(`${request.url()}: not finished after ${QUIET_MS} ms`);
+    open.clear();
   }
   await context.close();
 }
