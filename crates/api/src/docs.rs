@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::names::{Digest, FileId, FilePath, NodeName, Place, Tag, ZoneName};
+use crate::pull::PullDoc;
 
 /// Who may read a zone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -19,7 +20,8 @@ pub enum Access {
     Private,
 }
 
-/// A zone: a set of hostnames with one policy, whose files are uploaded to Littoral.
+/// A zone: a set of hostnames with one policy. Its content is uploaded to Littoral (a store zone), or comes from an HTTP
+/// origin (a pull zone).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ZoneDoc {
@@ -49,6 +51,9 @@ pub struct ZoneDoc {
     /// What URLs of this zone begin with, for example `https://cdn.example`; absent: derived from hosts and router.
     #[serde(default)]
     pub base_url: Option<String>,
+    /// Makes it a pull zone. `ttl_s`, `stale_if_error_s` and `index` are about store zones and mean nothing then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull: Option<Box<PullDoc>>,
 }
 
 fn default_ttl_s() -> u32 {
@@ -74,6 +79,7 @@ impl ZoneDoc {
             index: None,
             place_header: None,
             base_url: None,
+            pull: None,
         }
     }
 
@@ -227,6 +233,9 @@ pub struct PurgeRequest {
     /// Everything with one of these tags (in `zone`, or in every zone).
     #[serde(default)]
     pub tags: Vec<Tag>,
+    /// Everything of these hostnames of pull zones.
+    #[serde(default)]
+    pub hosts: Vec<String>,
     /// Whole zones.
     #[serde(default)]
     pub zones: Vec<ZoneName>,

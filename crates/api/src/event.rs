@@ -82,6 +82,9 @@ pub struct PurgeTargets {
     /// Files by their path.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<ZonePath>,
+    /// URLs of pull zones, with all that is stored under them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pages: Vec<ZonePage>,
     /// Files by their id.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<FileId>,
@@ -91,6 +94,9 @@ pub struct PurgeTargets {
     /// Tags.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<ZoneTag>,
+    /// Hosts of pull zones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<ZoneHost>,
     /// Zones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub zones: Vec<ZoneName>,
@@ -102,7 +108,13 @@ pub struct PurgeTargets {
 impl PurgeTargets {
     /// How many things it names.
     pub fn len(&self) -> usize {
-        self.urls.len() + self.ids.len() + self.prefixes.len() + self.tags.len() + self.zones.len()
+        self.urls.len()
+            + self.pages.len()
+            + self.ids.len()
+            + self.prefixes.len()
+            + self.tags.len()
+            + self.hosts.len()
+            + self.zones.len()
     }
     /// Whether it names nothing.
     pub fn is_empty(&self) -> bool {
@@ -119,12 +131,31 @@ pub struct ZonePath {
     pub path: FilePath,
 }
 
+/// A URL of a pull zone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+pub struct ZonePage {
+    /// The zone.
+    pub zone: ZoneName,
+    /// What names the URL in the zone: `host/path?query`, as [`crate::pull::KeyDoc::url_key`] makes it.
+    pub url: String,
+}
+
+/// A host of a pull zone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+pub struct ZoneHost {
+    /// The zone.
+    pub zone: ZoneName,
+    /// The host as it stands in keys: lower case, without a port, aliases resolved.
+    pub host: String,
+}
+
 /// The beginning of paths in a zone. Any text, not only whole segments; the empty text means the whole zone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct ZonePrefix {
     /// The zone.
     pub zone: ZoneName,
-    /// The beginning, decoded, without a leading slash.
+    /// The beginning. In a store zone: decoded, without a leading slash. In a pull zone: of path and query as requests write
+    /// them, with the leading slash (`/a/`: at every host), or with a host in front (`shop.example/a/`).
     pub prefix: String,
 }
 

@@ -1,7 +1,7 @@
 //! The wire contract of Littoral: what the roles, the command line and other people's programs say to each other.
 //!
 //! Everything here is data: names that are valid by construction ([`names`]), what a URL asks for ([`addressing`]),
-//! documents ([`docs`]), the event log ([`event`]), errors ([`problem`]), tokens ([`token`]), the messages between nodes
+//! documents ([`docs`]), the policy of pull zones ([`pull`]), the event log ([`event`]), errors ([`problem`]), tokens ([`token`]), the messages between nodes
 //! ([`node`]), heartbeats ([`heartbeat`]) and the OpenAPI description ([`openapi`]). There is no I/O and no clock in this
 //! crate.
 //!
@@ -16,6 +16,7 @@ pub mod names;
 pub mod node;
 pub mod openapi;
 pub mod problem;
+pub mod pull;
 pub mod slices;
 pub mod token;
 
@@ -24,9 +25,10 @@ pub use docs::{
     Access, FileDoc, FileList, FilePatch, Health, Locate, NodeDoc, NodeHealth, NodeList, NodeView, PurgeAnswer,
     PurgeRequest, Receipt, ReceiptState, Status, VersionDoc, VersionList, ZoneDoc, ZoneList,
 };
-pub use event::{Change, Event, FileRef, Hello, PurgeTargets, ZonePath, ZonePrefix, ZoneTag};
+pub use event::{Change, Event, FileRef, Hello, PurgeTargets, ZoneHost, ZonePage, ZonePath, ZonePrefix, ZoneTag};
 pub use names::{Digest, FileId, FilePath, InvalidName, NodeName, Place, Tag, ZoneName};
 pub use problem::{ErrorCode, Problem};
+pub use pull::{CachePolicy, PullDoc};
 pub use token::{NewToken, Scope, TokenAnswer, TokenDoc, TokenHash, TokenKind, TokenList, TokenSecret};
 
 /// Length of a slice in bytes: the unit of fetching, verifying and caching. Never visible in HTTP.

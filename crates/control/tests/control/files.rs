@@ -116,6 +116,7 @@ async fn a_purge_becomes_one_event() {
         zones: vec![parse("files")],
         soft: true,
         wait: false,
+        ..PurgeRequest::default()
     };
     let answer = purger.purge(&request).await.expect("purge");
     assert_eq!((answer.event, answer.receipts.len()), (before + 1, 0));

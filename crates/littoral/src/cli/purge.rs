@@ -75,6 +75,7 @@ fn request(args: &PurgeArgs) -> Result<PurgeRequest, CliError> {
         urls,
         prefixes,
         tags: args.tags.clone(),
+        hosts: Vec::new(),
         zones: args.zones.clone(),
         soft: args.soft,
         wait: args.wait,
