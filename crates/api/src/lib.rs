@@ -10,6 +10,7 @@
 pub mod addressing;
 pub mod docs;
 pub mod event;
+pub mod explain;
 pub mod headers;
 pub mod heartbeat;
 pub mod names;
@@ -26,6 +27,7 @@ pub use docs::{
     PurgeRequest, Receipt, ReceiptState, Status, VersionDoc, VersionList, ZoneDoc, ZoneList,
 };
 pub use event::{Change, Event, FileRef, Hello, PurgeTargets, ZoneHost, ZonePage, ZonePath, ZonePrefix, ZoneTag};
+pub use explain::{ExplainRequest, ExplainStep, Explanation};
 pub use names::{Digest, FileId, FilePath, InvalidName, NodeName, Place, Tag, ZoneName};
 pub use problem::{ErrorCode, Problem};
 pub use pull::{CachePolicy, PullDoc};
