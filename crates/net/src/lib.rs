@@ -1,7 +1,8 @@
 //! The only place that knows hyper: listening, connecting, limits and draining.
 //!
-//! Roles see [`serve`], [`HttpClient`], [`Upstream`] and [`Body`], and the types of the `http` crate; what stands behind them can be
-//! replaced without touching a role. Absent on purpose: routing, access, caching, and any knowledge of Littoral's API.
+//! Roles see [`serve`], [`HttpClient`] (between nodes), [`Upstream`] (towards origins) and [`Body`], and the types of the
+//! `http` crate; what stands behind them can be replaced without touching a role. Absent on purpose: routing, access,
+//! caching, and any knowledge of Littoral's API.
 
 mod body;
 mod client;

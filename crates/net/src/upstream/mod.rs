@@ -103,6 +103,8 @@ pub struct ServerState {
     pub why: String,
     /// Connections that are open or being opened.
     pub connections: usize,
+    /// Those of them that nobody uses.
+    pub idle: usize,
     /// Requests that have a connection, or are getting one, and whose response has not ended.
     pub active: usize,
     /// Failures of requests in a row.
@@ -208,6 +210,7 @@ impl Upstream {
                 usable,
                 why,
                 connections: server.pool.connections(),
+                idle: server.pool.idle(),
                 active: server.active.load(Ordering::Relaxed),
                 failures: health.failures(),
             }

@@ -179,6 +179,12 @@ impl Pool {
         self.state().open
     }
 
+    /// Connections that nobody uses.
+    pub(super) fn idle(&self) -> usize {
+        let state = self.state();
+        state.idle.len() + state.shared.iter().filter(|shared| shared.streams == 0).count()
+    }
+
     /// Serves those who wait, first come first served, as far as there is something for them.
     fn dispatch(self: &Arc<Self>) {
         loop {

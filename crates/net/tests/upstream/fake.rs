@@ -11,17 +11,17 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// The longest that a test waits for anything.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A listening origin. It ends with the test's runtime.
-pub struct Fake {
-    pub url: String,
+pub(crate) struct Fake {
+    pub(crate) url: String,
     accepted: Arc<AtomicUsize>,
 }
 
 impl Fake {
     /// Runs `script` for each connection, with its number from 0.
-    pub async fn start<F, R>(script: F) -> Self
+    pub(crate) async fn start<F, R>(script: F) -> Self
     where
         F: Fn(usize, TcpStream) -> R + Send + 'static,
         R: Future<Output = ()> + Send + 'static,
@@ -30,7 +30,7 @@ impl Fake {
     }
 
     /// The same on a listener that is there already.
-    pub fn on<F, R>(listener: TcpListener, script: F) -> Self
+    pub(crate) fn on<F, R>(listener: TcpListener, script: F) -> Self
     where
         F: Fn(usize, TcpStream) -> R + Send + 'static,
         R: Future<Output = ()> + Send + 'static,
@@ -47,19 +47,19 @@ impl Fake {
     }
 
     /// Connections so far.
-    pub fn accepted(&self) -> usize {
+    pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
 }
 
 /// An address where nobody listens.
-pub async fn nobody() -> String {
+pub(crate) async fn nobody() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     format!("http://{}", listener.local_addr().expect("address"))
 }
 
 /// Reads up to the blank line behind a head; none at the end of the connection.
-pub async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> Option<String> {
+pub(crate) async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
@@ -68,7 +68,7 @@ pub async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> Option<String> {
 }
 
 /// Answers each request on a connection with `answer`.
-pub async fn answer_all<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, answer: &str) {
+pub(crate) async fn answer_all<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, answer: &str) {
     while read_head(&mut stream).await.is_some() {
         if stream.write_all(answer.as_bytes()).await.is_err() {
             return;
@@ -77,12 +77,12 @@ pub async fn answer_all<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, answer
 }
 
 /// A response with a short body.
-pub fn ok(body: &str) -> String {
+pub(crate) fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 /// Settings for these servers, patient enough for a busy machine.
-pub fn config(urls: &[&str]) -> UpstreamConfig {
+pub(crate) fn config(urls: &[&str]) -> UpstreamConfig {
     UpstreamConfig {
         servers: urls.iter().map(|url| UpstreamServer { url: url.parse().expect("url"), weight: 1 }).collect(),
         sni: None,
@@ -98,27 +98,27 @@ pub fn config(urls: &[&str]) -> UpstreamConfig {
     }
 }
 
-pub fn upstream(urls: &[&str]) -> Upstream {
+pub(crate) fn upstream(urls: &[&str]) -> Upstream {
     Upstream::new(config(urls)).expect("settings")
 }
 
-pub fn get(target: &str) -> Request<Body> {
+pub(crate) fn get(target: &str) -> Request<Body> {
     Request::get(target).header("host", "shop.example").body(Body::empty()).expect("request")
 }
 
 /// Sends a request and reads the whole answer.
-pub async fn fetch(upstream: &Upstream, request: Request<Body>) -> (u16, String) {
+pub(crate) async fn fetch(upstream: &Upstream, request: Request<Body>) -> (u16, String) {
     text(upstream.send(request, None).await.expect("response")).await
 }
 
-pub async fn text(response: UpstreamResponse) -> (u16, String) {
+pub(crate) async fn text(response: UpstreamResponse) -> (u16, String) {
     let status = response.response.status().as_u16();
     let body = read_to_end(response.response.into_body(), 1 << 20).await.expect("body");
     (status, String::from_utf8(body.to_vec()).expect("text"))
 }
 
 /// The word of the error that a request ends with, be it before or within the response.
-pub async fn word(upstream: &Upstream, request: Request<Body>) -> &'static str {
+pub(crate) async fn word(upstream: &Upstream, request: Request<Body>) -> &'static str {
     match upstream.send(request, None).await {
         Err(error) => error.word(),
         Ok(response) => match read_to_end(response.response.into_body(), 1 << 20).await {
@@ -132,11 +132,16 @@ pub async fn word(upstream: &Upstream, request: Request<Body>) -> &'static str {
 }
 
 /// Waits until something holds.
-pub async fn until(what: &str, holds: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
     let waited = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(PATIENCE, waited).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// Waits until so many connections of the first server are idle.
+pub(crate) async fn idle(upstream: &Upstream, connections: usize) {
+    until("idle connections", || upstream.state()[0].idle == connections).await;
 }

@@ -6,7 +6,7 @@ use http::Request;
 use net::{Body, Upstream, UpstreamProtocol};
 use tokio::io::AsyncWriteExt;
 
-use crate::fake::{Fake, answer_all, config, fetch, get, ok, read_head, text, until, upstream, word};
+use crate::fake::{Fake, answer_all, config, fetch, get, idle, ok, read_head, text, until, upstream, word};
 
 #[tokio::test]
 async fn targets_and_hosts_arrive_byte_for_byte() {
@@ -22,6 +22,7 @@ async fn targets_and_hosts_arrive_byte_for_byte() {
     {
         let (_, head) = fetch(&upstream, get(target)).await;
         assert_eq!(head, format!("GET {target} HTTP/1.1\r\nhost: shop.example\r\n\r\n"));
+        idle(&upstream, 1).await;
     }
     let request = Request::options("*").body(Body::empty()).expect("request");
     let (_, head) = fetch(&upstream, request).await;
