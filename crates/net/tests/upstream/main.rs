@@ -2,3 +2,8 @@
 
 mod fake;
 mod http1;
+mod pool;
+mod retries;
+mod servers;
+mod upgrade;
+mod waits;
