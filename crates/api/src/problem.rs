@@ -60,6 +60,10 @@ pub enum ErrorCode {
     UpstreamUnreachable,
     /// A role that is needed for this did not answer in time.
     UpstreamTimeout,
+    /// The request has come back to a node that had sent it on.
+    LoopDetected,
+    /// The client only wants what is cached (`only-if-cached`), and it is not.
+    NotCached,
     /// A fault of ours.
     Internal,
 }
@@ -85,7 +89,8 @@ impl ErrorCode {
             Self::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
             Self::BlobCorrupt | Self::UpstreamUnreachable => StatusCode::BAD_GATEWAY,
             Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
-            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::UpstreamTimeout | Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
+            Self::LoopDetected => StatusCode::LOOP_DETECTED,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -118,6 +123,8 @@ impl ErrorCode {
             Self::Overloaded => "overloaded",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::LoopDetected => "loop_detected",
+            Self::NotCached => "not_cached",
             Self::Internal => "internal",
         }
     }

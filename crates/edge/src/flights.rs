@@ -15,12 +15,14 @@ use tokio::sync::watch;
 pub(crate) const MAX_WAITERS: usize = 20_000;
 
 /// Flights by what they fetch.
-pub(crate) struct Flights<K, V> {
-    map: Mutex<HashMap<K, Flight<V>>>,
+///
+/// `B` is what says when one began: an event number, for example.
+pub(crate) struct Flights<K, V, B = u64> {
+    map: Mutex<HashMap<K, Flight<V, B>>>,
 }
 
-struct Flight<V> {
-    began: u64,
+struct Flight<V, B> {
+    began: B,
     announce: Arc<watch::Sender<Option<V>>>,
 }
 
@@ -46,10 +48,11 @@ impl<V: Clone> Seat<V> {
     }
 }
 
-impl<K, V> Flights<K, V>
+impl<K, V, B> Flights<K, V, B>
 where
     K: Hash + Eq + Clone + Send + 'static,
     V: Clone + Send + Sync + 'static,
+    B: Copy + Send + 'static,
 {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self { map: Mutex::new(HashMap::new()) })
@@ -60,8 +63,8 @@ where
     pub(crate) fn join<F>(
         self: &Arc<Self>,
         key: &K,
-        now: u64,
-        good_enough: impl FnOnce(u64) -> bool,
+        now: B,
+        good_enough: impl FnOnce(B) -> bool,
         start: impl FnOnce() -> F,
     ) -> Option<Seat<V>>
     where
@@ -87,7 +90,7 @@ where
         Some(seat)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, Flight<V>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, Flight<V, B>>> {
         // The map is whole after every statement, so a panic elsewhere left nothing half done.
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,20 +105,22 @@ where
 }
 
 /// Takes a flight off the map however its task ends: with a value, or by a panic, which its passengers then see.
-struct Landing<K, V>
+struct Landing<K, V, B>
 where
     K: Hash + Eq + Clone + Send + 'static,
     V: Clone + Send + Sync + 'static,
+    B: Copy + Send + 'static,
 {
-    flights: Arc<Flights<K, V>>,
+    flights: Arc<Flights<K, V, B>>,
     key: K,
     announce: Arc<watch::Sender<Option<V>>>,
 }
 
-impl<K, V> Landing<K, V>
+impl<K, V, B> Landing<K, V, B>
 where
     K: Hash + Eq + Clone + Send + 'static,
     V: Clone + Send + Sync + 'static,
+    B: Copy + Send + 'static,
 {
     fn land(self, value: V) {
         self.flights.remove(&self.key, &self.announce);
@@ -123,10 +128,11 @@ where
     }
 }
 
-impl<K, V> Drop for Landing<K, V>
+impl<K, V, B> Drop for Landing<K, V, B>
 where
     K: Hash + Eq + Clone + Send + 'static,
     V: Clone + Send + Sync + 'static,
+    B: Copy + Send + 'static,
 {
     fn drop(&mut self) {
         self.flights.remove(&self.key, &self.announce);

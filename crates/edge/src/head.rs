@@ -8,7 +8,7 @@ use api::{ZoneDoc, headers};
 use http::{HeaderMap, HeaderValue, header};
 use http_cache::{CacheControl, Decision, Defaults, Storable, freshness};
 
-use crate::purges::Identity;
+use crate::purges::{At, Identity};
 
 /// The head of a stored file: everything about it but its bytes. Never changed once made; a revalidation makes a new one.
 pub(crate) struct Head {
@@ -38,7 +38,7 @@ pub(crate) struct Head {
 impl Head {
     /// What a purge can name it by.
     pub(crate) fn identity(&self) -> Identity<'_> {
-        Identity { path: Some((&self.zone, &self.path)), id: Some(self.id), tags: &self.tags }
+        Identity { at: Some((&self.zone, At::File(&self.path))), id: Some(self.id), tags: &self.tags }
     }
 
     /// What it costs in memory, in bytes, beside the tier's own overhead.

@@ -22,7 +22,7 @@ use crate::fetch::{FetchError, Fetched};
 use crate::flights::Flights;
 use crate::head::Head;
 use crate::metrics::NodeMetrics;
-use crate::purges::{Identity, Purges, Verdict};
+use crate::purges::{At, Identity, Purges, Verdict};
 
 /// Fetches from the origin at once; further ones wait.
 pub(crate) const MAX_FETCHES: usize = 256;
@@ -51,8 +51,8 @@ impl FileKey {
 
     fn identity(&self) -> Identity<'_> {
         match self {
-            Self::Path(zone, path) => Identity { path: Some((zone, path)), id: None, tags: &[] },
-            Self::Id(id) => Identity { path: None, id: Some(*id), tags: &[] },
+            Self::Path(zone, path) => Identity { at: Some((zone, At::File(path))), id: None, tags: &[] },
+            Self::Id(id) => Identity { at: None, id: Some(*id), tags: &[] },
         }
     }
 }

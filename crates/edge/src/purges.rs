@@ -23,16 +23,25 @@ pub const MAX_MARKS: usize = 250_000;
 /// What a stored thing is known under.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
-    /// Its zone and path, where known.
-    pub path: Option<(&'a ZoneName, &'a FilePath)>,
+    /// Its zone and where it lies in it, where known.
+    pub at: Option<(&'a ZoneName, At<'a>)>,
     /// Its id, where known.
     pub id: Option<FileId>,
     /// Its tags.
     pub tags: &'a [Tag],
 }
 
+/// Where in its zone something lies.
+#[derive(Debug, Clone, Copy)]
+pub enum At<'a> {
+    /// A file of a store zone.
+    File(&'a FilePath),
+    /// A URL of a pull zone: `host/path?query`.
+    Page(&'a str),
+}
+
 /// Whether something stored may still be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// Nothing has named it since.
     Clean,
@@ -63,6 +72,8 @@ impl Mark {
 #[derive(Hash)]
 enum Name<'a> {
     Url(&'a str, &'a str),
+    Page(&'a str, &'a str),
+    Host(&'a str, &'a str),
     Id(FileId),
     Prefix(&'a str, &'a str),
     Tag(Option<&'a str>, &'a str),
@@ -127,6 +138,12 @@ impl Purges {
         for url in &targets.urls {
             self.mark(number, soft, &Name::Url(url.zone.as_str(), url.path.as_str()));
         }
+        for page in &targets.pages {
+            self.mark(number, soft, &Name::Page(page.zone.as_str(), &page.url));
+        }
+        for host in &targets.hosts {
+            self.mark(number, soft, &Name::Host(host.zone.as_str(), &host.host));
+        }
         for id in &targets.ids {
             self.mark(number, soft, &Name::Id(*id));
         }
@@ -162,24 +179,42 @@ impl Purges {
     fn marks_of(&self, identity: Identity<'_>) -> Mark {
         let mark = |name: Name<'_>| self.marks.get(&self.hasher.hash_one(&name)).copied().unwrap_or_default();
         let mut newest = identity.id.map(|id| mark(Name::Id(id))).unwrap_or_default();
-        let zone = identity.path.map(|(zone, _)| zone.as_str());
-        if let Some((zone, path)) = identity.path {
-            let (zone, path) = (zone.as_str(), path.as_str());
-            newest = newest.max(mark(Name::Zone(zone))).max(mark(Name::Url(zone, path)));
-            for length in self.prefix_lengths.keys() {
-                // A length inside a character is no prefix of this path; beyond its end, neither are all that follow.
-                if *length > path.len() {
-                    break;
+        let zone = identity.at.map(|(zone, _)| zone.as_str());
+        if let Some((zone, at)) = identity.at {
+            let zone = zone.as_str();
+            newest = newest.max(mark(Name::Zone(zone)));
+            newest = newest.max(match at {
+                At::File(path) => {
+                    mark(Name::Url(zone, path.as_str())).max(self.prefixes_of(zone, path.as_str()))
                 }
-                if let Some(prefix) = path.get(..*length) {
-                    newest = newest.max(mark(Name::Prefix(zone, prefix)));
+                At::Page(url) => {
+                    // A prefix may begin with a host, or with the path at any host.
+                    let (host, path) = url.split_at_checked(url.find('/').unwrap_or(url.len())).unwrap_or((url, ""));
+                    let named = mark(Name::Page(zone, url)).max(mark(Name::Host(zone, host)));
+                    named.max(self.prefixes_of(zone, url)).max(self.prefixes_of(zone, path))
                 }
-            }
+            });
         }
         for tag in identity.tags {
             newest = newest.max(mark(Name::Tag(None, tag.as_str())));
             if zone.is_some() {
                 newest = newest.max(mark(Name::Tag(zone, tag.as_str())));
+            }
+        }
+        newest
+    }
+
+    /// The marks of every prefix of `text`.
+    fn prefixes_of(&self, zone: &str, text: &str) -> Mark {
+        let mut newest = Mark::default();
+        for length in self.prefix_lengths.keys() {
+            // A length inside a character is no prefix of this text; beyond its end, neither are all that follow.
+            if *length > text.len() {
+                break;
+            }
+            if let Some(prefix) = text.get(..*length) {
+                let hash = self.hasher.hash_one(&Name::Prefix(zone, prefix));
+                newest = newest.max(self.marks.get(&hash).copied().unwrap_or_default());
             }
         }
         newest
@@ -216,7 +251,7 @@ mod tests {
         let (zone_name, text) = at.split_once(':').expect("zone:path");
         let (zone_name, text) = (zone(zone_name), path(text));
         let tags: Vec<Tag> = tags.iter().map(|t| t.parse().expect("tag")).collect();
-        purges.verdict(Identity { path: Some((&zone_name, &text)), id: None, tags: &tags }, began)
+        purges.verdict(Identity { at: Some((&zone_name, At::File(&text))), id: None, tags: &tags }, began)
     }
 
     fn purge(targets: PurgeTargets) -> Change {
@@ -276,6 +311,30 @@ mod tests {
     }
 
     #[test]
+    fn pages_of_a_pull_zone() {
+        let page = |url: &str| api::ZonePage { zone: zone("a"), url: url.to_owned() };
+        let host = |host: &str| api::ZoneHost { zone: zone("a"), host: host.to_owned() };
+        let prefix = |prefix: &str| ZonePrefix { zone: zone("a"), prefix: prefix.to_owned() };
+        for (targets, hit) in [
+            (PurgeTargets { pages: vec![page("h/x?q")], ..Default::default() }, "h/x?q"),
+            (PurgeTargets { hosts: vec![host("h")], ..Default::default() }, "h/x?q h/x h/ h/y"),
+            (PurgeTargets { prefixes: vec![prefix("/x")], ..Default::default() }, "h/x?q h/x g/x"),
+            (PurgeTargets { prefixes: vec![prefix("h/x")], ..Default::default() }, "h/x?q h/x"),
+            (PurgeTargets { prefixes: vec![prefix("")], ..Default::default() }, "h/x?q h/x g/x h/ h/y"),
+            (PurgeTargets { zones: vec![zone("a")], ..Default::default() }, "h/x?q h/x g/x h/ h/y"),
+        ] {
+            let mut purges = Purges::default();
+            purges.apply(5, &purge(targets.clone()));
+            for url in ["h/x?q", "h/x", "g/x", "h/", "h/y"] {
+                let zone = zone("a");
+                let verdict = purges.verdict(Identity { at: Some((&zone, At::Page(url))), id: None, tags: &[] }, 4);
+                let expected = hit.split(' ').any(|hit| hit == url);
+                assert_eq!(verdict == Verdict::Hard, expected, "{url} {targets:?}");
+            }
+        }
+    }
+
+    #[test]
     fn tags_in_one_zone_or_in_all() {
         let mut purges = Purges::default();
         let tag =
@@ -303,8 +362,8 @@ mod tests {
         purges.apply(9, &Change::FileMoved { file, old_path: path("old") });
         assert_eq!(verdict(&purges, "a:new", &[], 8), Verdict::Hard);
         assert_eq!(verdict(&purges, "a:old", &[], 8), Verdict::Hard);
-        assert_eq!(purges.verdict(Identity { path: None, id: Some(id), tags: &[] }, 8), Verdict::Hard);
-        assert_eq!(purges.verdict(Identity { path: None, id: Some(id), tags: &[] }, 9), Verdict::Clean);
+        assert_eq!(purges.verdict(Identity { at: None, id: Some(id), tags: &[] }, 8), Verdict::Hard);
+        assert_eq!(purges.verdict(Identity { at: None, id: Some(id), tags: &[] }, 9), Verdict::Clean);
     }
 
     #[test]

@@ -286,6 +286,7 @@ fn tell(node: &Node, found: &Found, fields: &mut HeaderMap) {
     let status = CacheStatus {
         node: node.config.node.name.as_str(),
         outcome: found.outcome,
+        forward: None,
         ttl_s,
         forward_status: found.forward_status,
         stored: found.stored,

@@ -75,6 +75,43 @@ impl Outcome {
     }
 }
 
+/// Why a request went on to the origin (RFC 9211 § 2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forward {
+    /// The zone says that it goes past the cache.
+    Bypass,
+    /// Its method is not answered from the cache.
+    Method,
+    /// Nothing is stored for the URL.
+    UriMiss,
+    /// Something is stored for the URL, but not for requests like this one.
+    VaryMiss,
+    /// Nothing usable is stored, for another reason.
+    Miss,
+    /// The request wants something newer, or is for one person.
+    Request,
+    /// What is stored is stale.
+    Stale,
+    /// Only some of the bytes are stored.
+    Partial,
+}
+
+impl Forward {
+    /// As it stands in `Cache-Status`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Bypass => "bypass",
+            Self::Method => "method",
+            Self::UriMiss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+            Self::Miss => "miss",
+            Self::Request => "request",
+            Self::Stale => "stale",
+            Self::Partial => "partial",
+        }
+    }
+}
+
 /// One member of `Cache-Status`; `Display` writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheStatus<'a> {
@@ -82,6 +119,8 @@ pub struct CacheStatus<'a> {
     pub node: &'a str,
     /// What the cache did.
     pub outcome: Outcome,
+    /// Why the request went on, where that is known more exactly than the outcome says.
+    pub forward: Option<Forward>,
     /// How long the response remains fresh, in seconds; negative: how long it has been stale.
     pub ttl_s: Option<i64>,
     /// The status that the origin answered with. Only written where the request went on.
@@ -100,7 +139,7 @@ const MAX_SF_INTEGER: i64 = 999_999_999_999_999;
 impl fmt::Display for CacheStatus<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "littoral-{}", self.node)?;
-        match self.outcome.forward() {
+        match self.outcome.forward().map(|word| self.forward.map_or(word, Forward::word)) {
             None => f.write_str("; hit")?,
             Some(why) => {
                 write!(f, "; fwd={why}")?;
@@ -155,6 +194,7 @@ mod tests {
     const PLAIN: CacheStatus<'static> = CacheStatus {
         node: "lisbon",
         outcome: Outcome::Hit,
+        forward: None,
         ttl_s: None,
         forward_status: None,
         stored: false,
@@ -193,6 +233,10 @@ mod tests {
         );
         check(CacheStatus { outcome: Outcome::Bypass, ..PLAIN }, "littoral-lisbon; fwd=bypass");
         check(CacheStatus { outcome: Outcome::Partial, ..PLAIN }, "littoral-lisbon; fwd=partial");
+        check(
+            CacheStatus { outcome: Outcome::Miss, forward: Some(Forward::VaryMiss), ..PLAIN },
+            "littoral-lisbon; fwd=vary-miss",
+        );
         check(CacheStatus { ttl_s: Some(i64::MIN), ..PLAIN }, "littoral-lisbon; hit; ttl=-999999999999999");
     }
 

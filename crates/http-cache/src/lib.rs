@@ -29,8 +29,8 @@ pub mod update;
 pub mod vary;
 
 pub use cache_control::CacheControl;
-pub use cache_status::{CacheStatus, Outcome};
+pub use cache_status::{CacheStatus, Forward, Outcome};
 pub use conditional::{Precondition, Validators};
-pub use freshness::{Decision, Defaults, Freshness, Storable};
+pub use freshness::{Decision, Defaults, Freshness, NotStorable, Storable};
 pub use plan::{Piece, Plan};
 pub use range::{ByteRange, Selection};

@@ -17,7 +17,7 @@ pub use hyper::body::Incoming;
 pub use listen::{bind, bind_udp};
 pub use serve::{Peer, ServerLimits, serve, service};
 pub use upstream::{
-    HealthCheck, Informational, QUEUE_MAX, RESPONSE_FIELDS, RESPONSE_HEAD_BYTES, Retry, ServerState, TRIES_MAX,
-    Upgraded, Upstream, UpstreamConfig, UpstreamConfigError, UpstreamError, UpstreamProtocol, UpstreamResponse,
-    UpstreamServer,
+    HealthCheck, OnInformational, QUEUE_MAX, RESPONSE_FIELDS, RESPONSE_HEAD_BYTES, Retry, ServerState, TRIES_MAX,
+    Upstream, UpstreamConfig, UpstreamConfigError, UpstreamError, UpstreamProtocol, UpstreamResponse,
+    UpstreamServer, UpstreamUpgraded,
 };

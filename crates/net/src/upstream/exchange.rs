@@ -16,7 +16,7 @@ use super::upload::{Progress, Upload};
 
 /// Takes the informational responses (1xx but 100 and 101) that come before a response. It is called on the connection's
 /// task and must not block.
-pub type Informational = Arc<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>;
+pub type OnInformational = Arc<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>;
 
 /// The waits of a try.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +45,7 @@ pub(super) async fn exchange(
     head: &request::Parts,
     upload: &Arc<Upload>,
     waits: Waits,
-    informational: Option<&Informational>,
+    informational: Option<&OnInformational>,
 ) -> Result<(Response<Incoming>, Lease), Failure> {
     let server = || target.name.clone();
     let reused = lease.reused;

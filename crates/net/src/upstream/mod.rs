@@ -47,7 +47,7 @@ use upload::Upload;
 
 pub use config::{HealthCheck, Retry, UpstreamConfig, UpstreamConfigError, UpstreamProtocol, UpstreamServer};
 pub use error::UpstreamError;
-pub use exchange::Informational;
+pub use exchange::OnInformational;
 pub use lease::{RESPONSE_FIELDS, RESPONSE_HEAD_BYTES};
 pub use pool::QUEUE_MAX;
 
@@ -82,11 +82,11 @@ pub struct UpstreamResponse {
     /// Who sent it: host and port.
     pub server: String,
     /// With 101: the connection, to speak the new protocol on. No clock watches it.
-    pub upgraded: Option<Upgraded>,
+    pub upgraded: Option<UpstreamUpgraded>,
 }
 
 /// A connection after an upgrade (RFC 9110 § 7.8). It counts as one of the server's connections until it is dropped.
-pub struct Upgraded {
+pub struct UpstreamUpgraded {
     io: TokioIo<hyper::upgrade::Upgraded>,
     _slot: Arc<Slot>,
     _active: Active,
@@ -162,7 +162,7 @@ impl Upstream {
     pub async fn send(
         &self,
         request: Request<Body>,
-        informational: Option<Informational>,
+        informational: Option<OnInformational>,
     ) -> Result<UpstreamResponse, UpstreamError> {
         let (head, body) = request.into_parts();
         let upload = Upload::new(body);
@@ -235,7 +235,7 @@ impl Upstream {
         server: &Arc<Server>,
         head: &request::Parts,
         upload: &Arc<Upload>,
-        informational: Option<&Informational>,
+        informational: Option<&OnInformational>,
     ) -> Result<UpstreamResponse, Failure> {
         let active = Active::new(server);
         let name = || server.target.name.clone();
@@ -259,7 +259,7 @@ impl Upstream {
         let upgraded = tokio::time::timeout(wait, hyper::upgrade::on(&mut response)).await;
         let late = || broken("101, but the request's body had not ended".to_owned());
         let io = upgraded.map_err(|_| late())?.map_err(|error| broken(error.to_string()))?;
-        let upgraded = Upgraded { io: TokioIo::new(io), _slot: slot, _active: active };
+        let upgraded = UpstreamUpgraded { io: TokioIo::new(io), _slot: slot, _active: active };
         Ok(UpstreamResponse { response: response.map(|_| Body::empty()), server: name(), upgraded: Some(upgraded) })
     }
 
@@ -311,13 +311,13 @@ impl Drop for Active {
     }
 }
 
-impl AsyncRead for Upgraded {
+impl AsyncRead for UpstreamUpgraded {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Upgraded {
+impl AsyncWrite for UpstreamUpgraded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }

@@ -102,7 +102,7 @@ async fn informational_responses_are_told() {
     .await;
     let heard = Arc::new(Mutex::new(Vec::new()));
     let listener = Arc::clone(&heard);
-    let listen: net::Informational = Arc::new(move |status, headers| {
+    let listen: net::OnInformational = Arc::new(move |status, headers| {
         let link = headers.get("link").map(|value| value.to_str().expect("text").to_owned());
         listener.lock().expect("lock").push((status.as_u16(), link));
     });

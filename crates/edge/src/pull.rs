@@ -1,0 +1,510 @@
+//! Pull zones: a cache in front of an HTTP origin that knows nothing of us.
+//!
+//! Life of a request: read and made canonical (`asked.rs`) → decided (`decide.rs`, the same for `explain`) → answered with
+//! what is stored (`answer.rs`), or asked of the origin (`fetch.rs`), together with everybody who wants the same
+//! ([`crate::flights`]) → answered out of a body that may still be growing (`growing.rs`).
+//!
+//! What is stored (`stored.rs`) lies in the edge's memory tier; purges and invalidations are marks ([`crate::purges`]), of
+//! control's events and of this edge's own, that every lookup compares with when a fetch began.
+
+mod answer;
+mod asked;
+mod decide;
+mod explain;
+mod fetch;
+mod growing;
+mod purge;
+pub(crate) mod stored;
+mod upgrade;
+pub(crate) mod zone;
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use api::names::ZoneName;
+use api::{Change, ErrorCode, Problem, PurgeTargets, ZonePage};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use http_cache::{NotStorable, Outcome};
+use net::{Body, Informational, OnInformational, Peer};
+use tokio::sync::oneshot;
+
+use crate::flights::Flights;
+use crate::node::{Link, Node};
+use crate::pull::answer::Told;
+use crate::pull::asked::Asked;
+use crate::pull::decide::{Decision, Fetch, Known, Trace, decide};
+use crate::pull::fetch::{Exclusive, Failed, Landing, Order};
+use crate::pull::stored::{Began, Page, PageKey, Variant};
+use crate::pull::zone::PullZone;
+use crate::purges::{Purges, Verdict};
+
+/// Locks of pages: changes of pages that share one wait for each other.
+const PAGE_LOCKS: usize = 64;
+/// How often a request joins a fetch that turns out not to be for it, before it asks by itself.
+const ROUNDS: u32 = 3;
+
+/// What makes two fetches the same.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct FlightKey {
+    page: PageKey,
+    /// What selects among the variants, as far as that is known.
+    selecting: Vec<Option<Box<[u8]>>>,
+    /// `Range` and `If-Range`.
+    range: Option<(HeaderValue, Option<HeaderValue>)>,
+    missing_from: Option<u64>,
+}
+
+/// What the pull zones of an edge share.
+pub(crate) struct PullState {
+    /// Names this process in `CDN-Loop`.
+    pub(crate) id: String,
+    /// Purges and invalidations of this edge's own, numbered by themselves.
+    local: RwLock<Purges>,
+    applied: AtomicU64,
+    flights: Arc<Flights<FlightKey, Landing, Began>>,
+    locks: [Mutex<()>; PAGE_LOCKS],
+    hasher: RandomState,
+    /// Bytes of bodies that are on their way into the store.
+    incoming: AtomicU64,
+    most_incoming: u64,
+}
+
+impl PullState {
+    /// `most_incoming`: bytes of growing bodies at once; what would be more is passed through and not stored.
+    pub(crate) fn new(most_incoming: u64) -> Self {
+        Self {
+            id: format!("{:016x}", fastrand::u64(..)),
+            local: RwLock::new(Purges::default()),
+            applied: AtomicU64::new(0),
+            flights: Flights::new(),
+            locks: std::array::from_fn(|_| Mutex::new(())),
+            hasher: RandomState::new(),
+            incoming: AtomicU64::new(0),
+            most_incoming,
+        }
+    }
+
+    /// The lock under which the page of a key is changed.
+    pub(crate) fn page_lock(&self, key: &PageKey) -> Option<MutexGuard<'_, ()>> {
+        let index = self.hasher.hash_one(key) % PAGE_LOCKS as u64;
+        let lock = self.locks.get(usize::try_from(index).ok()?)?;
+        Some(lock.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Counts bytes of a growing body. False: there are too many.
+    fn count_incoming(&self, bytes: u64) -> bool {
+        self.incoming.fetch_add(bytes, Ordering::AcqRel) + bytes <= self.most_incoming
+    }
+
+    fn uncount_incoming(&self, bytes: u64) {
+        self.incoming.fetch_sub(bytes, Ordering::AcqRel);
+    }
+}
+
+impl Node {
+    /// The numbers that a fetch which begins now carries.
+    pub(crate) fn began(&self) -> Began {
+        Began { event: self.applied(), local: self.pull.applied.load(Ordering::Acquire) }
+    }
+
+    /// Makes a mark of this edge's own. Once this returns, nothing that it names and that was fetched before is served as
+    /// fresh. Returns its number.
+    pub(crate) fn mark(&self, targets: PurgeTargets) -> u64 {
+        let mut local = self.pull.local.write().unwrap_or_else(PoisonError::into_inner);
+        let number = self.pull.applied.load(Ordering::Acquire) + 1;
+        local.apply(number, &Change::Purge(targets));
+        self.pull.applied.store(number, Ordering::Release);
+        number
+    }
+
+    /// Ends what is stored of a URL, because it was changed through here (RFC 9111 § 4.4).
+    pub(crate) fn invalidate(&self, zone: &ZoneName, url: String) {
+        self.mark(PurgeTargets { pages: vec![ZonePage { zone: zone.clone(), url }], ..PurgeTargets::default() });
+    }
+
+    /// The worst that purges say about something under this key with these tags, fetched when `began`.
+    fn verdict_since(&self, key: &PageKey, tags: &[api::Tag], began: Began) -> Verdict {
+        let identity =
+            crate::purges::Identity { at: Some((&key.zone, crate::purges::At::Page(&key.url))), id: None, tags };
+        let local = self.pull.local.read().unwrap_or_else(PoisonError::into_inner).verdict(identity, began.local);
+        local.max(self.verdict(identity, began.event))
+    }
+
+    /// The verdict on a variant, remembered in it until the next event.
+    pub(crate) fn verdict_on_variant(&self, key: &PageKey, variant: &Variant) -> Verdict {
+        let now = self.began();
+        let checked = Began {
+            event: variant.checked.0.load(Ordering::Acquire),
+            local: variant.checked.1.load(Ordering::Acquire),
+        };
+        if checked == now {
+            return Verdict::Clean;
+        }
+        let verdict = self.verdict_since(key, &variant.tags, variant.began);
+        if verdict == Verdict::Clean {
+            // `now` was read before the marks were, so this never claims more than was looked at.
+            variant.checked.0.store(now.event, Ordering::Release);
+            variant.checked.1.store(now.local, Ordering::Release);
+        }
+        verdict
+    }
+
+    /// Changes the page of a key, in one step. False: it does not fit into the store.
+    pub(crate) fn change_page(&self, key: &PageKey, change: impl FnOnce(&mut Page)) -> bool {
+        let _lock = self.pull.page_lock(key);
+        let mut page = self.page(key).map(|page| (*page).clone()).unwrap_or_default();
+        change(&mut page);
+        self.keep_page(key.clone(), page)
+    }
+
+    /// Takes a variant out of its page, if it is still there.
+    pub(crate) fn forget_variant(&self, key: &PageKey, variant: &Arc<Variant>) {
+        let has_it = |page: &Page| page.variants.iter().any(|stored| Arc::ptr_eq(stored, variant));
+        if self.page(key).is_some_and(|page| has_it(&page)) {
+            self.change_page(key, |page| page.variants.retain(|stored| !Arc::ptr_eq(stored, variant)));
+        }
+    }
+}
+
+/// Answers a request to a pull zone.
+pub(crate) async fn serve(node: &Arc<Node>, zone: &Arc<PullZone>, mut parts: Parts, body: Body) -> Response<Body> {
+    let started = Instant::now();
+    let method = parts.method.clone();
+    let has_body = !http_body::Body::is_end_stream(&body);
+    match Asked::read(zone, &parts, has_body, &node.pull.id) {
+        Ok(asked) if asked.method.as_str() == "PURGE" => {
+            purge::serve(node, zone, &asked, &parts).await.unwrap_or_else(|problem| refuse(node, &method, &problem))
+        }
+        Ok(asked) if asked.method == Method::TRACE || asked.method == Method::CONNECT => {
+            let detail = format!("an edge does not pass {} on", asked.method);
+            refuse(node, &method, &Problem::new(ErrorCode::MethodNotAllowed, detail))
+        }
+        Ok(asked) => {
+            let visit = Visit {
+                node: Arc::clone(node),
+                zone: Arc::clone(zone),
+                asked: Arc::new(asked),
+                started,
+                informational: parts.extensions.remove::<Informational>().map(relay),
+            };
+            let on_upgrade = parts.extensions.remove::<net::OnUpgrade>();
+            visit.serve(body, on_upgrade).await
+        }
+        Err(problem) => refuse(node, &method, &problem),
+    }
+}
+
+/// Tells a client what the origin says before its response.
+fn relay(informational: Informational) -> OnInformational {
+    Arc::new(move |status, fields| {
+        let mut fields = fields.clone();
+        http_cache::hop::strip(&mut fields);
+        informational.send(status, &fields);
+    })
+}
+
+fn refuse(node: &Node, method: &Method, problem: &Problem) -> Response<Body> {
+    let mut response = crate::serve::refuse(node, method, problem);
+    let value = format!("littoral-{}; detail={}", node.config.node.name, problem.code.word());
+    if let Ok(value) = HeaderValue::try_from(value) {
+        response.headers_mut().insert("cache-status", value);
+    }
+    response
+}
+
+/// One request on its way through.
+struct Visit {
+    node: Arc<Node>,
+    zone: Arc<PullZone>,
+    asked: Arc<Asked>,
+    started: Instant,
+    informational: Option<OnInformational>,
+}
+
+impl Visit {
+    async fn serve(self, body: Body, on_upgrade: Option<net::OnUpgrade>) -> Response<Body> {
+        let caught_up = crate::serve::catch_up(&self.node).await;
+        let key = self.node.page_key(&self.zone.name, &self.asked);
+        let mut body = self.asked.has_body.then_some(body);
+        for round in 1..=ROUNDS {
+            match self.decide(&key, caught_up, &mut Trace::off()) {
+                Decision::Answer { variant, outcome, refresh } => {
+                    if refresh {
+                        self.refresh(&key, &variant);
+                    }
+                    let away = !self.node.standalone() && *self.node.link.borrow() == Link::Away;
+                    let told = Told { detail: away.then_some("disconnected"), ..Told::of(outcome) };
+                    if let Some(response) = self.from_variant(&variant, &told, false) {
+                        return response;
+                    }
+                }
+                Decision::NotCached => {
+                    let detail = "the request says only-if-cached, and there is nothing that may be used for it";
+                    return self.refuse(&Problem::new(ErrorCode::NotCached, detail));
+                }
+                Decision::Pass { forward, why } => {
+                    let fetch = Fetch { forward, stale: None, if_error: false, missing_from: None };
+                    let how = How { pass: Some((NotStorable::Bypass, why)), typical: false };
+                    return self.alone(&key, fetch, how, body.take(), on_upgrade).await;
+                }
+                Decision::Alone(fetch) => {
+                    let typical = !self.asked.personal && !self.asked.fields.contains_key(header::AUTHORIZATION);
+                    return self.alone(&key, fetch, How { pass: None, typical }, body.take(), on_upgrade).await;
+                }
+                // A HEAD does not bring what others want, so nobody waits for it.
+                Decision::Fetch(fetch) if self.asked.method == Method::HEAD => {
+                    let how = How { pass: None, typical: false };
+                    return self.alone(&key, fetch, how, None, on_upgrade).await;
+                }
+                Decision::Fetch(fetch) => {
+                    if let Some(response) = self.together(&key, fetch, round).await {
+                        return response;
+                    }
+                }
+            }
+        }
+        // Whatever it joined was not for it: it asks by itself.
+        let fetch = Fetch { forward: http_cache::Forward::Miss, stale: None, if_error: false, missing_from: None };
+        self.alone(&key, fetch, How { pass: None, typical: true }, body.take(), None).await
+    }
+
+    fn decide(&self, key: &PageKey, caught_up: bool, trace: &mut Trace) -> Decision {
+        let page = self.node.page(key);
+        let known = Known {
+            page: page.as_deref(),
+            verdict: &|variant| self.node.verdict_on_variant(key, variant),
+            caught_up,
+            now_ms: self.node.now_ms(),
+        };
+        decide(&self.zone, &self.asked, key, &known, trace)
+    }
+
+    /// Asks the origin together with everybody who wants the same. Nothing: it was not for this request after all.
+    async fn together(&self, key: &PageKey, fetch: Fetch, round: u32) -> Option<Response<Body>> {
+        let began = self.node.began();
+        let flight = self.flight(key, &fetch);
+        let (leader, exclusive) = oneshot::channel();
+        // The first round joins any flight that no known purge makes useless. Tags are only known from the head, so a flight
+        // can turn out useless at its end; the next round then takes none that began before this request did.
+        let good_enough = |flight: Began| {
+            if round == 1 { self.node.verdict_since(key, &[], flight) == Verdict::Clean } else { flight == began }
+        };
+        let order = |leader| self.order(key, began, fetch.clone(), leader);
+        let seat = self.node.pull.flights.join(&flight, began, good_enough, || {
+            let order = order(Some(leader));
+            async move { order.carry_out().await }
+        })?;
+        let collapsed = seat.collapsed;
+        let landing = if collapsed {
+            let wait = Duration::from_millis(self.zone.doc.timeouts.wait_ms.into());
+            match tokio::time::timeout(wait, seat.result()).await {
+                Ok(landing) => landing?,
+                Err(_) => {
+                    self.node.metrics.waits_ended.inc();
+                    return Some(self.alone(key, fetch, How { pass: None, typical: false }, None, None).await);
+                }
+            }
+        } else {
+            seat.result().await?
+        };
+        match landing {
+            Landing::Ready { variant, status, stored } => {
+                let verdict = self.node.verdict_on_variant(key, &variant);
+                let useless = collapsed && verdict != Verdict::Clean && variant.began != began;
+                if useless || !variant.selected(&self.asked.fields, !self.zone.strict()) {
+                    return None;
+                }
+                self.ready(&fetch, &variant, status, stored, collapsed)
+            }
+            Landing::Alone(why) if collapsed => {
+                let how = How { pass: None, typical: why != NotStorable::RequestNoStore };
+                Some(self.alone(key, fetch, how, None, None).await)
+            }
+            Landing::Alone(why) => self.exclusive(exclusive.await.ok()?, &fetch, why.word(), false, None).await,
+            Landing::Failed(failed) => Some(self.failed(&fetch, &failed)),
+        }
+    }
+
+    /// Asks the origin for this request by itself.
+    async fn alone(
+        &self,
+        key: &PageKey,
+        fetch: Fetch,
+        how: How,
+        body: Option<Body>,
+        on_upgrade: Option<net::OnUpgrade>,
+    ) -> Response<Body> {
+        let (leader, mut exclusive) = oneshot::channel();
+        let mut order = self.order(key, self.node.began(), fetch.clone(), Some(leader));
+        let conditional = fetch.stale.is_none() && fetch.missing_from.is_none();
+        order.conditional = conditional;
+        order.pass = how.pass.map(|(why, _)| why).filter(|_| self.asked.method != Method::POST);
+        order.typical = how.typical;
+        order.body = body;
+        let landing = order.carry_out().await;
+        let response = match landing {
+            Landing::Ready { variant, status, stored } => self.ready(&fetch, &variant, status, stored, false),
+            Landing::Alone(why) => match exclusive.try_recv() {
+                Ok(exclusive) => {
+                    let word = how.pass.map_or(why.word(), |(_, word)| word);
+                    self.exclusive(exclusive, &fetch, word, conditional, on_upgrade).await
+                }
+                Err(_) => None,
+            },
+            Landing::Failed(failed) => return self.failed(&fetch, &failed),
+        };
+        response.unwrap_or_else(|| {
+            self.refuse(&Problem::new(ErrorCode::Overloaded, "the response was given up; try again"))
+        })
+    }
+
+    fn order(&self, key: &PageKey, began: Began, fetch: Fetch, leader: Option<oneshot::Sender<Exclusive>>) -> Order {
+        Order {
+            node: Arc::clone(&self.node),
+            zone: Arc::clone(&self.zone),
+            asked: Arc::clone(&self.asked),
+            key: key.clone(),
+            began,
+            fetch,
+            pass: None,
+            typical: true,
+            conditional: false,
+            body: None,
+            leader,
+            informational: self.informational.clone(),
+        }
+    }
+
+    fn flight(&self, key: &PageKey, fetch: &Fetch) -> FlightKey {
+        let page = self.node.page(key);
+        let names = page.as_deref().map(Page::selecting_names).unwrap_or_default();
+        let selecting =
+            names.iter().map(|name| http_cache::vary::selecting_value(name, &self.asked.fields)).collect();
+        let field = |name| self.asked.fields.get(name).cloned();
+        let range = field(header::RANGE).filter(|_| fetch.stale.is_none()).map(|range| (range, field(header::IF_RANGE)));
+        FlightKey { page: key.clone(), selecting, range, missing_from: fetch.missing_from }
+    }
+
+    /// Asks about what is served stale meanwhile, unless somebody does already.
+    fn refresh(&self, key: &PageKey, variant: &Arc<Variant>) {
+        let forward = http_cache::Forward::Stale;
+        let fetch = Fetch { forward, stale: Some(Arc::clone(variant)), if_error: true, missing_from: None };
+        let began = self.node.began();
+        let mut order = self.order(key, began, fetch.clone(), None);
+        order.informational = None;
+        let flight = self.flight(key, &fetch);
+        drop(self.node.pull.flights.join(&flight, began, |_| true, || async move { order.carry_out().await }));
+    }
+
+    /// The answer out of what a fetch brought.
+    fn ready(
+        &self,
+        fetch: &Fetch,
+        variant: &Arc<Variant>,
+        status: StatusCode,
+        stored: bool,
+        collapsed: bool,
+    ) -> Option<Response<Body>> {
+        let outcome = match (&fetch.stale, status) {
+            (Some(_), StatusCode::NOT_MODIFIED) => Outcome::Revalidated,
+            (Some(_), _) => Outcome::Expired,
+            (None, _) if fetch.forward == http_cache::Forward::Partial => Outcome::Partial,
+            (None, _) => Outcome::Miss,
+        };
+        let told = Told { forward: Some(fetch.forward), status: Some(status), stored, collapsed, ..Told::of(outcome) };
+        self.from_variant(variant, &told, variant.announced.is_some())
+    }
+
+    fn from_variant(&self, variant: &Arc<Variant>, told: &Told, as_it_came: bool) -> Option<Response<Body>> {
+        let mut response = answer::from_variant(&self.node, &self.asked, variant, as_it_came)?;
+        self.finish(&mut response, Some(variant), told);
+        Some(response)
+    }
+
+    /// The response that is for this request only.
+    async fn exclusive(
+        &self,
+        exclusive: Exclusive,
+        fetch: &Fetch,
+        why: &'static str,
+        conditional: bool,
+        on_upgrade: Option<net::OnUpgrade>,
+    ) -> Option<Response<Body>> {
+        let outcome = match fetch.forward {
+            http_cache::Forward::Bypass | http_cache::Forward::Method => Outcome::Bypass,
+            _ if fetch.stale.is_some() => Outcome::Expired,
+            _ => Outcome::Miss,
+        };
+        let told = Told { forward: Some(fetch.forward), detail: Some(why), ..Told::of(outcome) };
+        let mut response = match exclusive {
+            Exclusive::Confirmed(variant) => {
+                let told = Told { outcome: Outcome::Revalidated, status: Some(StatusCode::NOT_MODIFIED), ..told };
+                return self.from_variant(&variant, &told, false);
+            }
+            Exclusive::Upgraded(response, upstream) => upgrade::switch(response, upstream, on_upgrade?),
+            Exclusive::Response(response) => {
+                let told = Told { status: Some(response.status()), ..told };
+                let mut response = answer::from_origin(&self.node, &self.asked, response, conditional);
+                self.finish(&mut response, None, &told);
+                return Some(response);
+            }
+        };
+        self.finish(&mut response, None, &told);
+        Some(response)
+    }
+
+    /// The origin could not be asked, or failed: what is stale, where that is allowed, else an error.
+    fn failed(&self, fetch: &Fetch, failed: &Failed) -> Response<Body> {
+        if let Some(stale) = fetch.stale.as_ref().filter(|_| fetch.if_error) {
+            let told = Told { status: failed.status, detail: Some(failed.word), ..Told::of(Outcome::Stale) };
+            if let Some(response) = self.from_variant(stale, &told, false) {
+                return response;
+            }
+        }
+        // A stale response that must not be used leaves a gateway timeout (RFC 9111 § 5.2.2.2).
+        let code = if failed.timeout || fetch.stale.is_some() {
+            ErrorCode::UpstreamTimeout
+        } else {
+            ErrorCode::UpstreamUnreachable
+        };
+        let mut response = self.refuse(&Problem::new(code, failed.text.clone()));
+        let value = format!(
+            "littoral-{}; fwd={}; detail={}",
+            self.node.config.node.name,
+            fetch.forward.word(),
+            failed.word
+        );
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert("cache-status", value);
+        }
+        response
+    }
+
+    fn refuse(&self, problem: &Problem) -> Response<Body> {
+        refuse(&self.node, &self.asked.method, problem)
+    }
+
+    fn finish(&self, response: &mut Response<Body>, variant: Option<&Variant>, told: &Told) {
+        answer::finish(&self.node, &self.zone, response, variant, told, self.started.elapsed());
+    }
+}
+
+/// How the origin is asked for one request alone.
+struct How {
+    /// Nothing is stored, and why, with the word for `Cache-Status`.
+    pass: Option<(NotStorable, &'static str)>,
+    /// See [`Order::typical`].
+    typical: bool,
+}
+
+/// Whether who asks may purge and explain without a token.
+pub(crate) fn may_operate(node: &Node, zone: &PullZone, peer: Option<&Peer>) -> bool {
+    let Some(address) = peer.map(|peer| peer.0.ip().to_canonical()) else { return false };
+    let own_machine = |address: IpAddr| address.is_loopback();
+    asked::contains(&zone.doc.purge_networks, address)
+        || (node.standalone() && zone.doc.purge_networks.is_empty() && own_machine(address))
+}

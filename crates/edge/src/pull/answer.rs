@@ -1,0 +1,301 @@
+//! The response to a client: out of a stored or growing variant, or the origin's own with what we say about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http_cache::conditional::{self, Precondition};
+use http_cache::{CacheStatus, Forward, Freshness, Outcome, Piece, Plan, Validators, date};
+use net::{Body, BodyError};
+
+use crate::node::Node;
+use crate::pull::asked::Asked;
+use crate::pull::decide::planned;
+use crate::pull::fetch::strip;
+use crate::pull::growing::{Growing, Reader};
+use crate::pull::stored::{Content, Variant};
+use crate::pull::zone::PullZone;
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// What a response tells about how it was come by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Told {
+    pub(crate) outcome: Outcome,
+    pub(crate) forward: Option<Forward>,
+    /// The status of the origin's answer, where it was asked.
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) stored: bool,
+    pub(crate) collapsed: bool,
+    pub(crate) detail: Option<&'static str>,
+}
+
+impl Told {
+    pub(crate) fn of(outcome: Outcome) -> Self {
+        Self { outcome, forward: None, status: None, stored: false, collapsed: false, detail: None }
+    }
+}
+
+/// The answer out of a variant. `as_it_came`: the request has the very range that the variant was fetched with. Nothing
+/// where the variant's first bytes are gone: it was not kept.
+pub(crate) fn from_variant(
+    node: &Arc<Node>,
+    asked: &Asked,
+    variant: &Arc<Variant>,
+    as_it_came: bool,
+) -> Option<Response<Body>> {
+    let now_ms = node.now_ms();
+    let mut fields = variant.fields.clone();
+    let mut status = variant.status;
+    let is_representation = matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
+    let mut pieces = vec![Span::Rest];
+    let mut length = variant.length;
+    if as_it_came && let Some(announced) = &variant.announced {
+        fields.insert(header::CONTENT_RANGE, announced.content_range.clone());
+        length = announced.body_length;
+    } else if let (true, Some(size)) = (is_representation, variant.length) {
+        let boundary = format!("{:032x}", fastrand::u128(..));
+        match planned(asked, variant, size, now_ms, &boundary) {
+            Plan::Body { status: planned, content_range, content_type, length: bytes, pieces: planned_pieces } => {
+                status = planned;
+                length = Some(bytes);
+                set(&mut fields, header::CONTENT_RANGE, content_range.as_deref());
+                set(&mut fields, header::CONTENT_TYPE, content_type.as_deref());
+                pieces = planned_pieces.into_iter().map(Span::from).collect();
+            }
+            Plan::NotModified => return Some(not_modified(fields)),
+            Plan::PreconditionFailed => return Some(empty(StatusCode::PRECONDITION_FAILED)),
+            Plan::NotSatisfiable { content_range, .. } => {
+                let mut response = empty(StatusCode::RANGE_NOT_SATISFIABLE);
+                set(response.headers_mut(), header::CONTENT_RANGE, Some(&content_range));
+                return Some(response);
+            }
+        }
+    } else if is_representation {
+        match precondition(asked, &fields, now_ms) {
+            Precondition::NotModified => return Some(not_modified(fields)),
+            Precondition::Failed => return Some(empty(StatusCode::PRECONDITION_FAILED)),
+            Precondition::Proceed => {}
+        }
+    }
+    let bodiless = status == StatusCode::NO_CONTENT;
+    if let Some(length) = length.filter(|_| !bodiless) {
+        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    let body = if asked.method == Method::HEAD || bodiless { Body::empty() } else { body(variant, pieces)? };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = fields;
+    Some(response)
+}
+
+/// The origin's own response, for the one request that it answers. Where the client's conditions were kept from the origin,
+/// they are looked at here.
+pub(crate) fn from_origin(node: &Node, asked: &Asked, mut response: Response<Body>, conditional: bool) -> Response<Body> {
+    let age = response.headers().get(header::AGE).cloned();
+    let length = response.headers().get(header::CONTENT_LENGTH).cloned();
+    strip(response.headers_mut());
+    if response.status() == StatusCode::OK
+        && !conditional
+        && precondition(asked, response.headers(), node.now_ms()) == Precondition::NotModified
+    {
+        return not_modified(std::mem::take(response.headers_mut()));
+    }
+    for (name, value) in [(header::AGE, age), (header::CONTENT_LENGTH, length)] {
+        if let Some(value) = value {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+fn precondition(asked: &Asked, fields: &HeaderMap, now_ms: u64) -> Precondition {
+    let text = |name| fields.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let now_s = now_ms / 1_000;
+    let validators = Validators {
+        etag: text(header::ETAG).unwrap_or_default(),
+        last_modified_s: text(header::LAST_MODIFIED).and_then(|text| date::parse(text, now_s)),
+        now_s,
+    };
+    conditional::evaluate(&asked.method, &asked.fields, &validators)
+}
+
+/// 304, with the fields that RFC 9110 § 15.4.5 wants and without those that describe a body.
+fn not_modified(mut fields: HeaderMap) -> Response<Body> {
+    for name in [header::CONTENT_LENGTH, header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_RANGE] {
+        fields.remove(name);
+    }
+    let mut response = empty(StatusCode::NOT_MODIFIED);
+    *response.headers_mut() = fields;
+    response
+}
+
+fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// Adds what a response says about the cache, and makes the zone's changes. `variant`: what it was made of.
+pub(crate) fn finish(
+    node: &Node,
+    zone: &PullZone,
+    response: &mut Response<Body>,
+    variant: Option<&Variant>,
+    told: &Told,
+    took: Duration,
+) {
+    let fields = response.headers_mut();
+    let age_s = variant.map(|variant| variant.age_s(node.now_ms()));
+    if let Some(age_s) = age_s {
+        fields.insert(header::AGE, HeaderValue::from(age_s));
+    }
+    let ttl_s = variant.zip(age_s).map(|(variant, age_s)| match variant.terms.storable.at(age_s) {
+        Freshness::Fresh { ttl_s } => i64::try_from(ttl_s).unwrap_or(i64::MAX),
+        Freshness::Stale { by_s, .. } => i64::try_from(by_s).map_or(i64::MIN, |by_s| -by_s),
+    });
+    let name = node.config.node.name.as_str();
+    let status = CacheStatus {
+        node: name,
+        outcome: told.outcome,
+        forward: told.forward,
+        ttl_s,
+        forward_status: told.status.map(|status| status.as_u16()),
+        stored: told.stored,
+        collapsed: told.collapsed,
+        detail: told.detail,
+    };
+    append(fields, CACHE_STATUS, &status.to_string());
+    fields.insert(X_CACHE, HeaderValue::from_static(told.outcome.x_cache()));
+    append(fields, header::VIA, &format!("1.1 littoral-{name}"));
+    append(fields, SERVER_TIMING, &format!("edge;dur={:.3}", took.as_secs_f64() * 1_000.0));
+    zone.change_response(fields);
+    node.metrics.count(told.outcome);
+}
+
+fn append(fields: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        fields.append(name, value);
+    }
+}
+
+fn set(fields: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
+    if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+        fields.insert(name, value);
+    }
+}
+
+/// What a body consists of.
+enum Span {
+    Text(Bytes),
+    /// Bytes of the representation.
+    Range { first: u64, length: u64 },
+    /// All that there is, however much that will be.
+    Rest,
+}
+
+impl From<Piece> for Span {
+    fn from(piece: Piece) -> Self {
+        match piece {
+            Piece::Text(text) => Self::Text(text.into()),
+            Piece::Span(range) => Self::Range { first: range.first, length: range.len() },
+        }
+    }
+}
+
+fn body(variant: &Arc<Variant>, spans: Vec<Span>) -> Option<Body> {
+    match &variant.content {
+        Content::Growing(growing) => follow(growing, spans),
+        Content::Parts(parts) => {
+            let mut pieces = Vec::new();
+            for span in spans {
+                match span {
+                    Span::Text(text) => pieces.push(text),
+                    Span::Rest => pieces.extend(parts.iter().flat_map(|part| part.pieces.iter().cloned())),
+                    Span::Range { first, length } => {
+                        pieces.extend(variant.bytes(http_cache::ByteRange { first, last: first + length - 1 })?);
+                    }
+                }
+            }
+            Some(match <[Bytes; 1]>::try_from(pieces) {
+                Ok([only]) => Body::full(only),
+                Err(pieces) => Body::stream(stream::iter(pieces.into_iter().map(Ok))),
+            })
+        }
+    }
+}
+
+/// A body that follows a growing one.
+fn follow(growing: &Arc<Growing>, spans: Vec<Span>) -> Option<Body> {
+    struct Following {
+        growing: Arc<Growing>,
+        spans: std::vec::IntoIter<Span>,
+        now: Option<(Reader, u64)>,
+    }
+    let mut following = Following { growing: Arc::clone(growing), spans: spans.into_iter(), now: None };
+    // The first reader is made at once, so that what it wants is not dropped before it is polled.
+    let mut before = Vec::new();
+    for span in following.spans.by_ref() {
+        match reader(growing, &span) {
+            None => {
+                if let Span::Text(text) = span {
+                    before.push(text);
+                }
+            }
+            Some(made) => {
+                following.now = Some(made?);
+                break;
+            }
+        }
+    }
+    let following = stream::unfold(Some(following), |following| async move {
+        let mut following = following?;
+        loop {
+            if let Some((reader, left)) = &mut following.now {
+                if *left > 0 {
+                    match reader.next(*left).await {
+                        Ok(Some(bytes)) => {
+                            *left -= bytes.len() as u64;
+                            return Some((Ok(bytes), Some(following)));
+                        }
+                        Ok(None) if *left > u64::MAX / 2 => {}
+                        Ok(None) => return Some((Err(broken("closed-early")), None)),
+                        Err(word) => return Some((Err(broken(word)), None)),
+                    }
+                }
+                following.now = None;
+            }
+            match following.spans.next()? {
+                Span::Text(text) => return Some((Ok(text), Some(following))),
+                span => {
+                    let Some(made) = reader(&following.growing, &span).flatten() else {
+                        return Some((Err(broken("overtaken")), None));
+                    };
+                    following.now = Some(made);
+                }
+            }
+        }
+    });
+    let before = stream::iter(before.into_iter().map(Ok));
+    Some(Body::stream(futures_util::StreamExt::chain(before, following)))
+}
+
+/// The reader for a span, and how many bytes it is to give. Outer nothing: the span needs none; inner: the bytes are gone.
+#[expect(clippy::option_option, reason = "the two are told apart by both callers")]
+fn reader(growing: &Arc<Growing>, span: &Span) -> Option<Option<(Reader, u64)>> {
+    match span {
+        Span::Text(_) => None,
+        Span::Range { first, length } => {
+            Some(first.checked_sub(growing.first()).and_then(|from| growing.read(from)).map(|made| (made, *length)))
+        }
+        Span::Rest => Some(growing.read(0).map(|made| (made, u64::MAX))),
+    }
+}
+
+fn broken(word: &'static str) -> BodyError {
+    format!("the body broke off on its way here: {word}").into()
+}

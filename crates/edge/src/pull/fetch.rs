@@ -1,0 +1,735 @@
+//! Asking the origin of a pull zone.
+//!
+//! One exchange: request → head → *landing*, which everybody learns who waits for it → body, copied by a task of its own
+//! into a [`Growing`] that everybody reads. What may not be stored is handed to the one request that started the fetch, as
+//! it comes and at its pace; everybody else is let go at the head.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use api::names::Tag;
+use bytes::Bytes;
+use http::response::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use http_cache::response::{Exchange, Terms, judge};
+use http_cache::vary::{self, Vary};
+use http_cache::{ByteRange, NotStorable, hop, targeted, update};
+use net::{Body, OnInformational, UpstreamError};
+use tokio::sync::oneshot;
+
+use crate::node::Node;
+use crate::pull::asked::Asked;
+use crate::pull::decide::Fetch;
+use crate::pull::growing::Growing;
+use crate::pull::stored::{Announced, Began, Content, Page, PageKey, Part, Pass, Variant, combined};
+use crate::pull::zone::PullZone;
+use crate::purges::Verdict;
+
+/// How long a URL whose response was not storable is not waited for, in milliseconds.
+pub(crate) const HIT_FOR_MISS_MS: u64 = 10_000;
+/// How long what is stale is served without asking after the origin has failed, in milliseconds.
+const DOWN_MS: u64 = 1_000;
+
+/// How a fetch ended, for everybody who waited for its head.
+#[derive(Clone)]
+pub(crate) enum Landing {
+    /// This response may be used by everybody whose request selects it.
+    Ready {
+        variant: Arc<Variant>,
+        /// The status of the origin's answer.
+        status: StatusCode,
+        /// It is in the store.
+        stored: bool,
+    },
+    /// The response is for one request only, because it may not be stored.
+    Alone(NotStorable),
+    /// There is none.
+    Failed(Failed),
+}
+
+/// Why there is no response.
+#[derive(Debug, Clone)]
+pub(crate) struct Failed {
+    /// One word for metrics and `Cache-Status`.
+    pub(crate) word: &'static str,
+    /// For people.
+    pub(crate) text: String,
+    /// The status of an error of the origin's, in whose place what is stale may be served.
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) timeout: bool,
+}
+
+impl Failed {
+    pub(crate) fn of(error: &UpstreamError) -> Self {
+        let timeout = matches!(
+            error,
+            UpstreamError::ConnectTimeout { .. }
+                | UpstreamError::FirstByteTimeout { .. }
+                | UpstreamError::BodyTimeout { .. }
+                | UpstreamError::Busy { .. }
+        );
+        Self { word: error.word(), text: error.to_string(), status: None, timeout }
+    }
+
+    fn because(word: &'static str, text: impl Into<String>) -> Self {
+        Self { word, text: text.into(), status: None, timeout: false }
+    }
+}
+
+/// What only the request gets that started a fetch.
+pub(crate) enum Exclusive {
+    /// The origin's response, as it comes.
+    Response(Response<Body>),
+    /// What was stored, confirmed by the origin, and not to be stored any longer.
+    Confirmed(Arc<Variant>),
+    /// 101: the connection to the origin, to speak another protocol on.
+    Upgraded(Response<Body>, net::UpstreamUpgraded),
+}
+
+/// A fetch that is to be made.
+pub(crate) struct Order {
+    pub(crate) node: Arc<Node>,
+    pub(crate) zone: Arc<PullZone>,
+    pub(crate) asked: Arc<Asked>,
+    pub(crate) key: PageKey,
+    pub(crate) began: Began,
+    pub(crate) fetch: Fetch,
+    /// Nothing of it is to be stored, and this is why.
+    pub(crate) pass: Option<NotStorable>,
+    /// Whether what others do afterwards may be learnt from how it ends: not from requests that are like no other.
+    pub(crate) typical: bool,
+    /// The client's conditions go to the origin, because nobody else waits for the answer.
+    pub(crate) conditional: bool,
+    /// Of the request.
+    pub(crate) body: Option<Body>,
+    pub(crate) leader: Option<oneshot::Sender<Exclusive>>,
+    pub(crate) informational: Option<OnInformational>,
+}
+
+impl Order {
+    /// Makes the fetch. Returns at the head of the response.
+    pub(crate) async fn carry_out(mut self) -> Landing {
+        let first = self.once().await;
+        let landing = match first {
+            Ok(landing) => landing,
+            // What is stored, or what the origin said about it, was of no use: ask for the whole thing, once.
+            Err(Again) => {
+                self.forget_stale();
+                self.fetch.stale = None;
+                self.fetch.missing_from = None;
+                self.once().await.unwrap_or_else(|Again| {
+                    Landing::Failed(Failed::because("bad-response", "the origin's answers contradict each other"))
+                })
+            }
+        };
+        match &landing {
+            Landing::Ready { .. } => {
+                self.node.metrics.fetched.inc();
+            }
+            Landing::Alone(why) => {
+                self.node.metrics.fetched.inc();
+                self.node.metrics.count_not_stored(*why);
+                if self.typical {
+                    let pass = Pass { until_ms: self.node.now_ms() + HIT_FOR_MISS_MS, why: *why };
+                    self.node.change_page(&self.key, |page| page.pass = Some(pass));
+                }
+            }
+            Landing::Failed(failed) => {
+                self.node.metrics.fetch_failed.inc();
+                tracing::warn!(zone = %self.zone.name, url = %self.key.url, why = failed.word, error = failed.text, "fetch failed");
+                if self.fetch.stale.is_some() {
+                    let until_ms = self.node.now_ms() + DOWN_MS;
+                    self.node.change_page(&self.key, |page| page.down_until_ms = until_ms);
+                }
+            }
+        }
+        landing
+    }
+
+    async fn once(&mut self) -> Result<Landing, Again> {
+        let fields = self.question();
+        let asked_ms = self.node.now_ms();
+        let name = self.node.config.node.name.as_str();
+        let body = self.body.take().unwrap_or_default();
+        let request = match self.asked.to_origin(&self.zone, fields, body, name, &self.node.pull.id) {
+            Ok(request) => request,
+            Err(problem) => return Ok(Landing::Failed(Failed::because("bad-request", problem.detail))),
+        };
+        let upstream = match &self.zone.upstream {
+            Ok(upstream) => upstream,
+            Err(why) => return Ok(Landing::Failed(Failed::because("bad-upstream", why.clone()))),
+        };
+        let answer = match upstream.send(request, self.informational.clone()).await {
+            Ok(answer) => answer,
+            Err(error) => return Ok(Landing::Failed(Failed::of(&error))),
+        };
+        if let Some(upgraded) = answer.upgraded {
+            self.hand_over(Exclusive::Upgraded(answer.response, upgraded));
+            return Ok(Landing::Alone(NotStorable::Method));
+        }
+        let (parts, body) = answer.response.into_parts();
+        let answered_ms = self.node.now_ms();
+        if self.asked.method == Method::HEAD {
+            self.learn_from_head(&parts, asked_ms, answered_ms);
+        }
+        if !update::is_safe(&self.asked.method) {
+            let host = &self.asked.authority;
+            for target in update::invalidated(host, &self.asked.target, parts.status, &parts.headers) {
+                self.node.invalidate(&self.key.zone, self.zone.doc.key.url_key(host, &target));
+            }
+            // What this very response brings is newer than what it has ended.
+            self.began = self.node.began();
+        }
+        if is_failure(parts.status) && self.fetch.stale.is_some() && self.fetch.if_error {
+            let text = format!("the origin answered {}", parts.status);
+            let failed = Failed { status: Some(parts.status), ..Failed::because("origin-error", text) };
+            return Ok(Landing::Failed(failed));
+        }
+        match (parts.status, self.fetch.stale.clone()) {
+            (StatusCode::NOT_MODIFIED, Some(stale)) => self.confirmed(&stale, &parts, asked_ms, answered_ms),
+            (StatusCode::NOT_MODIFIED, None) if !self.conditional => Err(Again),
+            (StatusCode::PARTIAL_CONTENT, _) if self.pass.is_none() => self.part(parts, body, asked_ms, answered_ms),
+            _ => Ok(self.whole(parts, body, asked_ms, answered_ms)),
+        }
+    }
+
+    /// The fields of the request to the origin.
+    fn question(&self) -> HeaderMap {
+        let mut fields = self.asked.fields.clone();
+        if !self.conditional {
+            for name in
+                [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE]
+            {
+                fields.remove(name);
+            }
+        }
+        if let Some(stale) = &self.fetch.stale {
+            fields.remove(header::RANGE);
+            fields.remove(header::IF_RANGE);
+            copy(&stale.fields, header::ETAG, &mut fields, header::IF_NONE_MATCH);
+            copy(&stale.fields, header::LAST_MODIFIED, &mut fields, header::IF_MODIFIED_SINCE);
+        }
+        if let Some(from) = self.fetch.missing_from
+            && let Ok(range) = HeaderValue::try_from(format!("bytes={from}-"))
+        {
+            fields.insert(header::RANGE, range);
+            if let Some(part) = self.stored_part().filter(|part| part.strong_etag().is_some()) {
+                copy(&part.fields, header::ETAG, &mut fields, header::IF_RANGE);
+            }
+        }
+        fields
+    }
+
+    fn stored_part(&self) -> Option<Arc<Variant>> {
+        let page = self.node.page(&self.key)?;
+        page.select(&self.asked.fields, !self.zone.strict()).cloned()
+    }
+
+    /// A 304 to our own question: what is stored still holds (RFC 9111 § 4.3.4).
+    fn confirmed(
+        &mut self,
+        stale: &Arc<Variant>,
+        parts: &Parts,
+        asked_ms: u64,
+        answered_ms: u64,
+    ) -> Result<Landing, Again> {
+        if !update::is_about(&stale.fields, &parts.headers) {
+            return Err(Again);
+        }
+        let rules = self.rules(stale.status, &stale.fields);
+        let mut keep = vec![header::CONTENT_RANGE];
+        if rules.strict || rules.strip_set_cookie {
+            // Of a confirmation for everybody, not even one client gets a cookie: it would be the next one's, too.
+            keep.push(header::SET_COOKIE);
+        }
+        let mut fields = update::freshened(&stale.fields, &parts.headers, &keep);
+        let judged = self.judge(stale.status, &fields, asked_ms, answered_ms);
+        let tags = if parts.headers.contains_key(SURROGATE_KEY) || parts.headers.contains_key(CACHE_TAG) {
+            self.tags(&parts.headers)
+        } else {
+            stale.tags.clone()
+        };
+        strip(&mut fields);
+        let began = self.began;
+        let variant = stale.with(|variant| {
+            variant.fields = fields;
+            variant.tags = tags;
+            variant.answered_ms = answered_ms;
+            variant.began = began;
+            variant.checked = (AtomicU64::new(began.event), AtomicU64::new(began.local));
+            if let Ok(terms) = judged {
+                variant.terms = terms;
+            }
+        });
+        Ok(match judged {
+            Ok(_) => {
+                let stored = self.keep(&variant);
+                Landing::Ready { variant, status: parts.status, stored }
+            }
+            Err(why) => {
+                self.forget_stale();
+                self.hand_over(Exclusive::Confirmed(variant));
+                Landing::Alone(why)
+            }
+        })
+    }
+
+    /// The answer to a HEAD freshens what is stored, or ends it where it tells of something else (§ 4.3.5).
+    fn learn_from_head(&self, parts: &Parts, asked_ms: u64, answered_ms: u64) {
+        if parts.status != StatusCode::OK || self.pass.is_some() {
+            return;
+        }
+        let Some(page) = self.node.page(&self.key) else { return };
+        let Some(stored) = page.select(&self.asked.fields, !self.zone.strict()).filter(|v| v.status == StatusCode::OK)
+        else {
+            return;
+        };
+        let agrees = stored.length.is_some_and(|length| update::head_agrees(&stored.fields, length, &parts.headers));
+        let fields = update::freshened(&stored.fields, &parts.headers, &[header::CONTENT_RANGE, header::SET_COOKIE]);
+        let exchange = Exchange {
+            method: &Method::GET,
+            request: &self.asked.fields,
+            status: stored.status,
+            response: &fields,
+            own_location: false,
+            asked_s: asked_ms / 1_000,
+            answered_s: answered_ms / 1_000,
+        };
+        match judge(&exchange, &self.rules(stored.status, &fields)) {
+            Ok(terms) if agrees => {
+                let began = self.began;
+                let mut fields = fields.clone();
+                strip(&mut fields);
+                self.keep(&stored.with(|variant| {
+                    variant.fields = fields;
+                    variant.terms = terms;
+                    variant.answered_ms = answered_ms;
+                    variant.began = began;
+                    variant.checked = (AtomicU64::new(began.event), AtomicU64::new(began.local));
+                }));
+            }
+            _ => self.node.forget_variant(&self.key, stored),
+        }
+    }
+
+    /// Any response that is not a part.
+    fn whole(&mut self, parts: Parts, body: Body, asked_ms: u64, answered_ms: u64) -> Landing {
+        let rules = self.rules(parts.status, &parts.headers);
+        let judged = self.judge(parts.status, &parts.headers, asked_ms, answered_ms);
+        let announced = http_body::Body::size_hint(&body).exact();
+        let judged = match (judged, self.pass) {
+            (_, Some(why)) => Err(why),
+            (Ok(_), None) if announced.is_some_and(|bytes| bytes > self.most_bytes()) => Err(NotStorable::TooLarge),
+            (judged, None) => judged,
+        };
+        let terms = match judged {
+            Ok(terms) => terms,
+            Err(why) => {
+                // It is a newer answer than what is stored, unless it is an error: that may be about this request only.
+                let gone = matches!(parts.status, StatusCode::NOT_FOUND | StatusCode::GONE);
+                if parts.status.is_success() || parts.status.is_redirection() || gone {
+                    self.forget_stale();
+                }
+                self.hand_over(Exclusive::Response(Response::from_parts(parts, body)));
+                return Landing::Alone(why);
+            }
+        };
+        let growing = Growing::new(0);
+        let variant = self.variant(&parts, terms, rules.strip_set_cookie, answered_ms, |variant| {
+            variant.content = Content::Growing(Arc::clone(&growing));
+            variant.length = announced;
+        });
+        self.land(variant, &growing, parts.status, body, None)
+    }
+
+    /// A 206: a part that was asked for, or the rest of one that is stored (§ 3.3, § 3.4).
+    fn part(&mut self, mut parts: Parts, body: Body, asked_ms: u64, answered_ms: u64) -> Result<Landing, Again> {
+        let judged = self.judge(parts.status, &parts.headers, asked_ms, answered_ms);
+        let rules = self.rules(parts.status, &parts.headers);
+        let content_range = parts.headers.get(header::CONTENT_RANGE).cloned();
+        let read = content_range.as_ref().and_then(read_content_range);
+        if let Some(from) = self.fetch.missing_from {
+            // Only the rest of the very same representation is of use.
+            let part = self.stored_part().ok_or(Again)?;
+            let (Some((range, total)), Ok(terms)) = (read, judged) else { return Err(Again) };
+            let etag = parts.headers.get(header::ETAG).map(HeaderValue::as_bytes);
+            let same = part.strong_etag().is_some() && part.strong_etag() == etag;
+            let rest = range.first == from && range.last + 1 == total && part.length == Some(total);
+            let stored = ByteRange { first: 0, last: from.saturating_sub(1) };
+            let (true, true, Some(begin)) = (same, rest, part.bytes(stored)) else { return Err(Again) };
+            parts.headers.remove(header::CONTENT_RANGE);
+            parts.headers = update::freshened(&part.fields, &parts.headers, &[]);
+            let growing = Growing::new(0);
+            let variant = self.variant(&parts, terms, rules.strip_set_cookie, answered_ms, |variant| {
+                variant.status = StatusCode::OK;
+                variant.content = Content::Growing(Arc::clone(&growing));
+                variant.length = Some(total);
+            });
+            return Ok(self.land(variant, &growing, parts.status, body, Some(begin)));
+        }
+        let asked_for_one = self.asked.fields.contains_key(header::RANGE) && self.fetch.stale.is_none();
+        let (Ok(terms), Some((range, total)), Some(content_range), true) =
+            (judged, read, content_range, asked_for_one)
+        else {
+            self.hand_over(Exclusive::Response(Response::from_parts(parts, body)));
+            return Ok(Landing::Alone(judged.err().unwrap_or(NotStorable::UnclearPart)));
+        };
+        if range.len() > self.most_bytes() {
+            self.hand_over(Exclusive::Response(Response::from_parts(parts, body)));
+            return Ok(Landing::Alone(NotStorable::TooLarge));
+        }
+        parts.headers.remove(header::CONTENT_RANGE);
+        let growing = Growing::new(range.first);
+        let body_length = http_body::Body::size_hint(&body).exact();
+        let variant = self.variant(&parts, terms, rules.strip_set_cookie, answered_ms, |variant| {
+            variant.content = Content::Growing(Arc::clone(&growing));
+            variant.length = Some(total);
+            variant.announced = Some(Announced { range, content_range, body_length });
+        });
+        Ok(self.land(variant, &growing, parts.status, body, None))
+    }
+
+    /// Makes a storable response known, and lets its body grow. `begin`: its first bytes, where they are stored already.
+    fn land(
+        &mut self,
+        variant: Arc<Variant>,
+        growing: &Arc<Growing>,
+        status: StatusCode,
+        body: Body,
+        begin: Option<Vec<Bytes>>,
+    ) -> Landing {
+        // A stored whole is not given up for a part of something newer before that is there; the part comes in at its end.
+        let stored = variant.announced.is_some() || self.keep(&variant);
+        let copy = Copying {
+            node: Arc::clone(&self.node),
+            key: self.key.clone(),
+            growing: Arc::clone(growing),
+            variant: Arc::clone(&variant),
+            most_bytes: self.most_bytes(),
+            lenient: !self.zone.strict(),
+            counted: 0,
+        };
+        tokio::spawn(copy.run(body, begin.unwrap_or_default()));
+        Landing::Ready { variant, status, stored }
+    }
+
+    fn variant(
+        &self,
+        parts: &Parts,
+        terms: Terms,
+        strip_set_cookie: bool,
+        answered_ms: u64,
+        change: impl FnOnce(&mut Variant),
+    ) -> Arc<Variant> {
+        let mut fields = parts.headers.clone();
+        strip(&mut fields);
+        if strip_set_cookie {
+            fields.remove(header::SET_COOKIE);
+        }
+        if !fields.contains_key(header::DATE)
+            && let Ok(date) = HeaderValue::try_from(http_cache::date::format(answered_ms / 1_000))
+        {
+            fields.insert(header::DATE, date); // RFC 9110 § 6.6.1
+        }
+        let names = match Vary::of(&parts.headers) {
+            Vary::Fields(names) => names,
+            Vary::Any => Vec::new(), // not storable, so it never comes here
+        };
+        let selected_by =
+            names.into_iter().map(|name| (name.clone(), vary::selecting_value(&name, &self.asked.fields))).collect();
+        let mut variant = Variant {
+            status: parts.status,
+            tags: self.tags(&parts.headers),
+            fields,
+            content: Content::Parts(Vec::new()),
+            length: None,
+            announced: None,
+            selected_by,
+            terms,
+            answered_ms,
+            began: self.began,
+            checked: (AtomicU64::new(self.began.event), AtomicU64::new(self.began.local)),
+        };
+        change(&mut variant);
+        Arc::new(variant)
+    }
+
+    /// Puts a variant into the store, unless a purge has named it since its fetch began.
+    fn keep(&self, variant: &Arc<Variant>) -> bool {
+        if self.node.verdict_on_variant(&self.key, variant) == Verdict::Hard {
+            return false;
+        }
+        self.node.change_page(&self.key, |page| page.put(Arc::clone(variant)))
+    }
+
+    /// Takes what is stale, or a part that turned out useless, out of the store.
+    fn forget_stale(&self) {
+        if let Some(stale) = self.fetch.stale.clone().or_else(|| self.fetch.missing_from.and_then(|_| self.stored_part())) {
+            self.node.forget_variant(&self.key, &stale);
+        }
+    }
+
+    fn hand_over(&mut self, exclusive: Exclusive) {
+        // A client that has gone away wants nothing; with it the connection to the origin is let go.
+        if let Some(leader) = self.leader.take() {
+            let _ = leader.send(exclusive);
+        }
+    }
+
+    fn rules(&self, status: StatusCode, fields: &HeaderMap) -> http_cache::response::Rules {
+        let media_type = fields.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        self.zone.rules(self.asked.path(), status, media_type, self.asked.personal)
+    }
+
+    fn judge(
+        &self,
+        status: StatusCode,
+        fields: &HeaderMap,
+        asked_ms: u64,
+        answered_ms: u64,
+    ) -> Result<Terms, NotStorable> {
+        let exchange = Exchange {
+            method: &self.asked.method,
+            request: &self.asked.fields,
+            status,
+            response: fields,
+            own_location: update::is_own_location(&self.asked.authority, &self.asked.target, fields),
+            asked_s: asked_ms / 1_000,
+            answered_s: answered_ms / 1_000,
+        };
+        judge(&exchange, &self.rules(status, fields))
+    }
+
+    fn tags(&self, fields: &HeaderMap) -> Vec<Tag> {
+        let most = usize::try_from(self.zone.doc.max_tags).unwrap_or(usize::MAX);
+        let (tags, left_out) = read_tags(fields, most);
+        if left_out > 0 {
+            self.node.metrics.tags_left_out.inc_by(left_out);
+        }
+        tags
+    }
+
+    fn most_bytes(&self) -> u64 {
+        self.zone.doc.max_object_bytes.min(self.node.most_body_bytes())
+    }
+}
+
+/// The fetch has to be made once more, for the whole thing.
+struct Again;
+
+/// Copies a body from the origin into its readers' reach, and into the store when it is whole.
+struct Copying {
+    node: Arc<Node>,
+    key: PageKey,
+    growing: Arc<Growing>,
+    variant: Arc<Variant>,
+    most_bytes: u64,
+    /// Take the length of a last part from its bytes where `Content-Range` says another.
+    lenient: bool,
+    /// Bytes that count as on their way in.
+    counted: u64,
+}
+
+impl Copying {
+    async fn run(mut self, body: Body, begin: Vec<Bytes>) {
+        match self.copy(body, begin).await {
+            Ok(true) => {
+                self.growing.finish();
+                self.store();
+            }
+            Ok(false) => self.growing.fail("abandoned"),
+            Err(word) => {
+                self.node.forget_variant(&self.key, &self.variant);
+                self.growing.fail(word);
+            }
+        }
+    }
+
+    /// True: all of it has come.
+    async fn copy(&mut self, body: Body, begin: Vec<Bytes>) -> Result<bool, &'static str> {
+        for bytes in begin {
+            if !self.push(&bytes).await {
+                return Ok(false);
+            }
+        }
+        let mut body = std::pin::pin!(body);
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                let word = error.downcast_ref::<UpstreamError>().map_or("closed-early", UpstreamError::word);
+                tracing::warn!(url = %self.key.url, %error, "a body from the origin broke off");
+                word
+            })?;
+            let Ok(bytes) = frame.into_data() else { continue };
+            if !bytes.is_empty() && !self.push(&bytes).await {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn push(&mut self, bytes: &Bytes) -> bool {
+        let length = self.growing.length() + bytes.len() as u64;
+        let full = !self.node.pull.count_incoming(bytes.len() as u64);
+        self.counted += bytes.len() as u64;
+        if (length > self.most_bytes || full) && self.growing.joinable() {
+            // Too large for the store, or too much at once for this machine: who reads it already gets it at their pace.
+            self.node.forget_variant(&self.key, &self.variant);
+            self.growing.let_go();
+        }
+        if !self.growing.joinable() {
+            self.node.pull.uncount_incoming(std::mem::take(&mut self.counted));
+        }
+        self.growing.push(bytes).await
+    }
+
+    /// Puts the whole body in the place of the growing one.
+    fn store(&self) {
+        if !self.growing.joinable() {
+            return;
+        }
+        let part = Part { first: self.growing.first(), pieces: self.growing.pieces() };
+        let bytes = part.length();
+        let Some(announced) = &self.variant.announced else {
+            let done = self.variant.with(|variant| {
+                variant.length = Some(bytes);
+                variant.content = Content::Parts(if bytes == 0 { Vec::new() } else { vec![part] });
+            });
+            self.node.change_page(&self.key, |page| replace(page, &self.variant, done));
+            return;
+        };
+        let total = match self.variant.length {
+            Some(total) if announced.range.len() == bytes => total,
+            // The last part of something whose length was told wrongly: what there is ends where the part does.
+            Some(total) if self.lenient && announced.range.last + 1 == total && bytes > 0 => part.end(),
+            _ => return,
+        };
+        let true_to_word = Some(total) == self.variant.length;
+        let verdict = self.node.verdict_on_variant(&self.key, &self.variant);
+        if verdict == Verdict::Hard {
+            return;
+        }
+        self.node.change_page(&self.key, |page| {
+            let same = |old: &&Arc<Variant>| {
+                true_to_word
+                    && self.variant.replaces(old)
+                    && old.length == Some(total)
+                    && old.strong_etag().is_some()
+                    && old.strong_etag() == self.variant.strong_etag()
+            };
+            let older = page.variants.iter().find(same).map(|old| match &old.content {
+                Content::Parts(parts) => parts.clone(),
+                Content::Growing(_) => Vec::new(),
+            });
+            let parts = combined(&older.unwrap_or_default(), part.clone()).unwrap_or_else(|| vec![part]);
+            page.put(self.variant.with(|variant| {
+                variant.status = StatusCode::OK;
+                variant.length = Some(total);
+                variant.announced = None;
+                variant.content = Content::Parts(parts);
+            }));
+        });
+    }
+}
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        self.node.pull.uncount_incoming(self.counted);
+        // Nobody may wait for ever, also where this task was ended from outside. After `finish` this says nothing.
+        self.growing.fail("abandoned");
+    }
+}
+
+/// Puts `new` in the place of `old`, if that is still there.
+fn replace(page: &mut Page, old: &Arc<Variant>, new: Arc<Variant>) {
+    if let Some(place) = page.variants.iter_mut().find(|variant| Arc::ptr_eq(variant, old)) {
+        *place = new;
+    }
+}
+
+/// Removes what ends here, and what is for us or said anew at each answer.
+pub(crate) fn strip(fields: &mut HeaderMap) {
+    hop::strip(fields);
+    for name in [targeted::SURROGATE_CONTROL, SURROGATE_KEY, CACHE_TAG, header::AGE, header::CONTENT_LENGTH] {
+        fields.remove(name);
+    }
+}
+
+const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
+
+/// The tags in `Surrogate-Key` (by spaces) and `Cache-Tag` (by commas), at most `most`; and how many were left out.
+fn read_tags(fields: &HeaderMap, most: usize) -> (Vec<Tag>, u64) {
+    let (mut tags, mut left_out): (Vec<Tag>, u64) = (Vec::new(), 0);
+    for (name, separator) in [(SURROGATE_KEY, ' '), (CACHE_TAG, ',')] {
+        for line in fields.get_all(name) {
+            let text = String::from_utf8_lossy(line.as_bytes()).into_owned();
+            for word in text.split(separator).map(str::trim).filter(|word| !word.is_empty()) {
+                match word.parse::<Tag>() {
+                    Ok(tag) if tags.contains(&tag) => {}
+                    Ok(tag) if tags.len() < most => tags.push(tag),
+                    _ => left_out += 1,
+                }
+            }
+        }
+    }
+    (tags, left_out)
+}
+
+/// The errors in whose place what is stale may be served (RFC 5861 § 4).
+fn is_failure(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 500 | 502 | 503 | 504)
+}
+
+fn copy(from: &HeaderMap, name: HeaderName, to: &mut HeaderMap, as_name: HeaderName) {
+    if let Some(value) = from.get(name) {
+        to.insert(as_name, value.clone());
+    }
+}
+
+/// `bytes 0-4/10`: the range and the length of the whole (RFC 9110 § 14.4). Nothing where either is not said.
+fn read_content_range(value: &HeaderValue) -> Option<(ByteRange, u64)> {
+    let text = value.to_str().ok()?;
+    let (unit, rest) = text.split_once(' ')?;
+    let (range, total) = rest.trim().split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok())?;
+    let (first, last, total) = (number(first)?, number(last)?, number(total)?);
+    let holds = unit.eq_ignore_ascii_case("bytes") && first <= last && last < total;
+    holds.then_some((ByteRange { first, last }, total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_ranges() {
+        for (text, expected) in [
+            ("bytes 0-4/10", Some((0, 4, 10))),
+            ("Bytes 9-9/10", Some((9, 9, 10))),
+            ("bytes 0-4/*", None),
+            ("bytes */10", None),
+            ("bytes 5-4/10", None),
+            ("bytes 0-10/10", None),
+            ("bytes -4/10", None),
+            ("bytes +0-4/10", None),
+            ("bytes=0-4/10", None),
+            ("items 0-4/10", None),
+            ("bytes 0-99999999999999999999/10", None),
+        ] {
+            let value = HeaderValue::from_static(text);
+            let read = read_content_range(&value).map(|(range, total)| (range.first, range.last, total));
+            assert_eq!(read, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn tags_of_both_fields_are_bounded() {
+        let mut fields = HeaderMap::new();
+        fields.append(SURROGATE_KEY, HeaderValue::from_static("a b  c"));
+        fields.append(CACHE_TAG, HeaderValue::from_static("c, d,e"));
+        let (tags, left_out) = read_tags(&fields, 4);
+        assert_eq!((tags.iter().map(Tag::as_str).collect::<Vec<_>>().join(" "), left_out), ("a b c d".to_owned(), 1));
+    }
+}
