@@ -1,4 +1,4 @@
-//! The only place that knows hyper: listening, connecting, limits and draining.
+//! The only place that speaks HTTP on sockets: our own server, hyper's client; listening, connecting, limits and draining.
 //!
 //! Roles see [`serve`], [`HttpClient`] and [`Body`], and the types of the `http` crate; what stands behind them can be
 //! replaced without touching a role. Absent on purpose: routing, access, caching, and any knowledge of Littoral's API.
@@ -7,10 +7,11 @@ mod body;
 mod client;
 mod listen;
 mod serve;
+mod server;
 mod stall;
 
 pub use body::{Body, BodyError, ReadError, read_to_end};
 pub use client::{ClientLimits, HttpClient, NetError};
-pub use hyper::body::Incoming;
 pub use listen::{bind, bind_udp};
 pub use serve::{Peer, ServerLimits, serve, service};
+pub use server::{Incoming, Informational, OnUpgrade, UpgradeError, Upgraded};

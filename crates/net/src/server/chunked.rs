@@ -172,8 +172,25 @@ mod tests {
     #[test]
     fn bodies_that_are_malformed() {
         let bad = [
-            "\r\n", ";\r\n", "0x5\r\n", "+5\r\n", "-1\r\n", " 5\r\n", "5 \r\n", "5\t;a\r\n", "g\r\n", "5\n", "5\r5", "5;a\n", "5;\0\r\n",
-            "1\r\nab", "1\r\na\n", "1\r\na\rb", "00000000000000001\r\n", "5\r\r\n", "1\r\na0\r\n",
+            "\r\n",
+            ";\r\n",
+            "0x5\r\n",
+            "+5\r\n",
+            "-1\r\n",
+            " 5\r\n",
+            "5 \r\n",
+            "5\t;a\r\n",
+            "g\r\n",
+            "5\n",
+            "5\r5",
+            "5;a\n",
+            "5;\0\r\n",
+            "1\r\nab",
+            "1\r\na\n",
+            "1\r\na\rb",
+            "00000000000000001\r\n",
+            "5\r\r\n",
+            "1\r\na0\r\n",
         ];
         for bad in bad {
             assert_eq!(decode(bad), Err(Refusal::Chunk), "{bad:?}");

@@ -57,10 +57,8 @@ pub(crate) fn parse(bytes: &Bytes, fields: usize, limits: &HeadLimits) -> Result
     let expects_continue = expectation(version, &headers)?;
     let options = ConnectionOptions::of(&headers);
     let keep_alive = !options.close && (version == Version::HTTP_11 || options.keep_alive);
-    let upgrade = version == Version::HTTP_11
-        && options.upgrade
-        && framing == Framing::None
-        && headers.contains_key(UPGRADE);
+    let upgrade =
+        version == Version::HTTP_11 && options.upgrade && framing == Framing::None && headers.contains_key(UPGRADE);
     let mut request = Request::new(());
     *request.method_mut() = method;
     *request.uri_mut() = uri;
@@ -135,8 +133,8 @@ fn trim(mut value: &[u8]) -> &[u8] {
 }
 
 /// Exactly one Host in HTTP/1.1, valid, and the same as the authority of an absolute target. Where only the target names
-/// the host (HTTP/1.0), the field is added, so that services need to look at one place only.
-fn check_host(version: Version, uri: &http::Uri, headers: &mut HeaderMap) -> Result<(), Refusal> {
+/// the host (HTTP/1.0, HTTP/2), the field is added, so that services need to look at one place only.
+pub(crate) fn check_host(version: Version, uri: &http::Uri, headers: &mut HeaderMap) -> Result<(), Refusal> {
     let mut hosts = headers.get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -145,7 +143,8 @@ fn check_host(version: Version, uri: &http::Uri, headers: &mut HeaderMap) -> Res
     let authority = uri.authority().map(|authority| authority.as_str());
     match (host, authority) {
         (None, _) if version == Version::HTTP_11 => return Err(Refusal::HostMissing),
-        (None, None) => {}
+        (None, None) if version == Version::HTTP_10 => {}
+        (None, None) => return Err(Refusal::HostMissing),
         (None, Some(authority)) => {
             HostPort::parse(authority.as_bytes())?;
             let value = HeaderValue::from_str(authority).map_err(|_| Refusal::Host)?;
@@ -195,16 +194,17 @@ fn encoding(headers: &HeaderMap) -> Result<(), Refusal> {
     }
     let mut codings = value.split(|&byte| byte == b',').map(trim);
     let chunked_last = codings.next_back().is_some_and(is_chunked);
-    let others_known = codings.all(|coding| !coding.is_empty() && coding.iter().all(|&b| is_token(b)) && !is_chunked(coding));
+    let others_known =
+        codings.all(|coding| !coding.is_empty() && coding.iter().all(|&b| is_token(b)) && !is_chunked(coding));
     Err(if chunked_last && others_known { Refusal::UnknownEncoding } else { Refusal::Encoding })
 }
 
 /// Whether the client waits for 100 (RFC 9110 section 10.1.1). HTTP/1.0 has no expectations.
-fn expectation(version: Version, headers: &HeaderMap) -> Result<bool, Refusal> {
+pub(crate) fn expectation(version: Version, headers: &HeaderMap) -> Result<bool, Refusal> {
     let mut values = headers.get_all(EXPECT).iter();
     match (values.next(), values.next()) {
-        _ if version != Version::HTTP_11 => Ok(false),
         (None, _) => Ok(false),
+        _ if version == Version::HTTP_10 => Ok(false),
         (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(true),
         _ => Err(Refusal::Expectation),
     }

@@ -71,8 +71,8 @@ mod tests {
         }
         let long = "x".repeat(256);
         let bad = [
-            "", ":80", "a:", "a:b", "a:65536", "a:+1", "a:1:2", "a b", "a,b", "a/b", "u@a", "a%41", "[::1", "::1", "[x]",
-            "[::1]x", "[]", "ä", "a?", "a#", "a\\b", &long,
+            "", ":80", "a:", "a:b", "a:65536", "a:+1", "a:1:2", "a b", "a,b", "a/b", "u@a", "a%41", "[::1", "::1",
+            "[x]", "[::1]x", "[]", "ä", "a?", "a#", "a\\b", &long,
         ];
         for bad in bad {
             assert_eq!(HostPort::parse(bad.as_bytes()).err(), Some(Refusal::Host), "{bad}");
@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn the_same_place() {
-        let same = |a: &str, b: &str| HostPort::parse(a.as_bytes()).unwrap().is(&HostPort::parse(b.as_bytes()).unwrap(), 80);
+        let same =
+            |a: &str, b: &str| HostPort::parse(a.as_bytes()).unwrap().is(&HostPort::parse(b.as_bytes()).unwrap(), 80);
         assert!(same("A.example", "a.EXAMPLE:80") && same("[::1]:80", "[::1]"));
         assert!(!same("a", "b") && !same("a", "a:81") && !same("a:443", "a"));
     }

@@ -3,7 +3,8 @@
 //! Pure parts (no I/O, no clock): `scan.rs` finds the head of a request in a buffer, `head.rs` judges it, `host.rs` and
 //! `target.rs` its two most delicate parts, `chunked.rs` decodes bodies, `encode.rs` frames responses, `refusal.rs` names
 //! everything that is refused. Thin shells: `wire.rs` (socket and buffers), `h1.rs` (the connection's loop), `exchange.rs`
-//! (one request and its response), `h2.rs`. What a service sees: `body.rs`, `informational.rs`, `upgrade.rs`.
+//! (one request and its response),
+//! `reading.rs` (its body on the way in), `h2.rs` and `stream.rs`. What a service sees: `body.rs`, `informational.rs`, `upgrade.rs`.
 //!
 //! What is strict on purpose: nothing is repaired. A request that two implementations could read differently is answered
 //! with 400 and the connection is closed, because what follows it on the connection could be anything.
@@ -18,8 +19,11 @@ mod h2;
 mod head;
 mod host;
 mod informational;
+mod reading;
 mod refusal;
+mod rewound;
 mod scan;
+mod stream;
 mod target;
 mod upgrade;
 mod wire;

@@ -15,7 +15,7 @@ pub(crate) fn parse(method: &Method, raw: Bytes, max_bytes: usize) -> Result<Uri
     if raw.len() > max_bytes {
         return Err(Refusal::TargetTooLong);
     }
-    if !raw.iter().all(|byte| (0x21..=0x7e).contains(byte) && *byte != b'#') {
+    if !raw.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') {
         return Err(Refusal::Target);
     }
     match raw.first() {
@@ -23,6 +23,20 @@ pub(crate) fn parse(method: &Method, raw: Bytes, max_bytes: usize) -> Result<Uri
         Some(b'*') if raw.len() == 1 && method == Method::OPTIONS => Ok(Uri::from(PathAndQuery::from_static("*"))),
         _ => absolute_form(raw),
     }
+}
+
+/// The same judgement of a target that came in parts (HTTP/2).
+///
+/// # Errors
+/// [`Refusal::Target`], [`Refusal::TargetTooLong`].
+pub(crate) fn check(method: &Method, uri: &Uri, max_bytes: usize) -> Result<(), Refusal> {
+    let path = uri.path_and_query().map_or("", PathAndQuery::as_str);
+    if path.len() > max_bytes {
+        return Err(Refusal::TargetTooLong);
+    }
+    let form = path.starts_with('/') || (path == "*" && method == Method::OPTIONS);
+    let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
+    if form && scheme && path.bytes().all(|byte| byte.is_ascii_graphic()) { Ok(()) } else { Err(Refusal::Target) }
 }
 
 /// The port that is meant where the scheme of `uri` stands alone.
@@ -67,8 +81,27 @@ mod tests {
             assert!(parse(Method::GET, good).is_ok(), "{good}");
         }
         let bad = [
-            "", "a", "*", "**", "/#", "/a#b", "/<", "/>", "/`", "/?\"", "/ä", "/\u{7f}", "/\t", "ftp://a/", "http:///", "http://",
-            "a:80", "http://a?b", "http:/a", "?a", "http://a\\b/",
+            "",
+            "a",
+            "*",
+            "**",
+            "/#",
+            "/a#b",
+            "/<",
+            "/>",
+            "/`",
+            "/?\"",
+            "/ä",
+            "/\u{7f}",
+            "/\t",
+            "ftp://a/",
+            "http:///",
+            "http://",
+            "a:80",
+            "http://a?b",
+            "http:/a",
+            "?a",
+            "http://a\\b/",
         ];
         for bad in bad {
             assert_eq!(parse(Method::GET, bad), Err(Refusal::Target), "{bad}");
