@@ -184,9 +184,7 @@ impl Purges {
             let zone = zone.as_str();
             newest = newest.max(mark(Name::Zone(zone)));
             newest = newest.max(match at {
-                At::File(path) => {
-                    mark(Name::Url(zone, path.as_str())).max(self.prefixes_of(zone, path.as_str()))
-                }
+                At::File(path) => mark(Name::Url(zone, path.as_str())).max(self.prefixes_of(zone, path.as_str())),
                 At::Page(url) => {
                     // A prefix may begin with a host, or with the path at any host.
                     let (host, path) = url.split_at_checked(url.find('/').unwrap_or(url.len())).unwrap_or((url, ""));

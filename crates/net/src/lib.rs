@@ -1,4 +1,4 @@
-//! The only place that knows hyper: listening, connecting, limits and draining.
+//! The only place that speaks HTTP on sockets: our own server, hyper's client; listening, connecting, limits and draining.
 //!
 //! Roles see [`serve`], [`HttpClient`] (between nodes), [`Upstream`] (towards origins) and [`Body`], and the types of the
 //! `http` crate; what stands behind them can be replaced without touching a role. Absent on purpose: routing, access,
@@ -8,16 +8,17 @@ mod body;
 mod client;
 mod listen;
 mod serve;
+mod server;
 mod stall;
 mod upstream;
 
 pub use body::{Body, BodyError, ReadError, read_to_end};
 pub use client::{ClientLimits, HttpClient, NetError};
-pub use hyper::body::Incoming;
 pub use listen::{bind, bind_udp};
 pub use serve::{Peer, ServerLimits, serve, service};
+pub use server::{Incoming, Informational, OnUpgrade, UpgradeError, Upgraded};
 pub use upstream::{
     HealthCheck, OnInformational, QUEUE_MAX, RESPONSE_FIELDS, RESPONSE_HEAD_BYTES, Retry, ServerState, TRIES_MAX,
-    Upstream, UpstreamConfig, UpstreamConfigError, UpstreamError, UpstreamProtocol, UpstreamResponse,
-    UpstreamServer, UpstreamUpgraded,
+    Upstream, UpstreamConfig, UpstreamConfigError, UpstreamError, UpstreamProtocol, UpstreamResponse, UpstreamServer,
+    UpstreamUpgraded,
 };

@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use crate::server::Transport;
+
 pub(crate) struct StallGuard {
     stream: TcpStream,
     limit: Duration,
@@ -29,6 +31,13 @@ impl StallGuard {
         let limit = self.limit;
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         deadline.as_mut().poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read")))
+    }
+}
+
+impl Transport for StallGuard {
+    fn reset_on_close(&mut self) {
+        // Without it the end is still an end, only a clean one.
+        let _ = self.stream.set_zero_linger();
     }
 }
 

@@ -1,0 +1,215 @@
+//! The loop of a connection: head, exchange, head, exchange, until one side has enough.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use bytes::{Buf, Bytes};
+use http::{Request, Response};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+use tower_service::Service;
+
+use super::body::Incoming;
+use super::date::DateText;
+use super::exchange::{Exchanges, Next};
+use super::head::{self, Head};
+use super::informational::Informational;
+use super::reading::Fault;
+use super::refusal::Refusal;
+use super::scan::{HeadLimits, Scanner};
+use super::wire::{Transport, Wire};
+use super::{encode, h2};
+use crate::body::BodyError;
+use crate::serve::ServerLimits;
+
+/// What an HTTP/2 connection begins with (RFC 9113 section 3.4). No HTTP/1 request does: its version would be refused.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// After a refusal the client gets this long to read the answer and to close, in milliseconds: closing at once, with bytes
+/// unread, would reset the connection and destroy the answer on its way.
+const LINGER_MS: u64 = 1_000;
+/// Bytes that are read and dropped meanwhile.
+const LINGER_BYTES: usize = 1 << 20;
+
+/// Serves one connection: HTTP/1.x, or HTTP/2 if it begins with that protocol's preface.
+pub(crate) async fn run<T, S, B>(
+    io: T,
+    peer: SocketAddr,
+    mut service: S,
+    limits: ServerLimits,
+    shutdown: CancellationToken,
+) where
+    T: Transport,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BodyError>,
+{
+    let exchanges = Exchanges {
+        wire: Wire::new(io),
+        peer,
+        date: DateText::new(),
+        informational: Informational::new(),
+        shutdown: shutdown.clone(),
+    };
+    let head_limits =
+        HeadLimits { bytes: limits.head_bytes, fields: limits.head_fields, target_bytes: limits.target_bytes };
+    let mut connection = Connection { exchanges, limits: head_limits, timer: Timer::new(limits.head_ms), first: true };
+    loop {
+        let next = match connection.next_head().await {
+            Ok(Begins::Request(head)) => connection.exchanges.run(*head, &mut service).await,
+            Ok(Begins::Http2) => {
+                let io = connection.exchanges.wire.into_rewound();
+                return Box::pin(h2::run(io, peer, service, limits, shutdown)).await;
+            }
+            Ok(Begins::Nothing) => return,
+            Err(refusal) => Err(Fault::Refused(refusal)),
+        };
+        match next {
+            Ok(Next::Request) => {}
+            Ok(Next::Close { unread }) => return connection.close(unread).await,
+            Ok(Next::Upgrade(fulfil)) => {
+                return fulfil.run(connection.exchanges.wire.into_rewound()).await;
+            }
+            Err(Fault::Refused(refusal)) => return connection.refuse(refusal).await,
+            Err(Fault::Gone) => return,
+            Err(Fault::Cut(why)) => {
+                tracing::debug!(%peer, why, "response cut");
+                return;
+            }
+        }
+    }
+}
+
+struct Connection<T> {
+    exchanges: Exchanges<T>,
+    limits: HeadLimits,
+    timer: Timer,
+    /// Whether no request came yet.
+    first: bool,
+}
+
+/// What comes next on a connection.
+enum Begins {
+    Request(Box<Head>),
+    Http2,
+    /// It ended, was idle for too long, or idle at shutdown.
+    Nothing,
+}
+
+impl<T: Transport> Connection<T> {
+    async fn next_head(&mut self) -> Result<Begins, Refusal> {
+        let mut scanner = Scanner::default();
+        self.timer.restart();
+        let mut idle = self.exchanges.wire.input.is_empty();
+        loop {
+            let input = &mut self.exchanges.wire.input;
+            let preface = self.first && (input.starts_with(PREFACE) || PREFACE.starts_with(input));
+            if preface && input.len() >= PREFACE.len() {
+                return Ok(Begins::Http2);
+            }
+            if !preface && let Some(found) = scanner.advance(input, &self.limits)? {
+                self.first = false;
+                input.advance(found.start);
+                let bytes = input.split_to(found.len()).freeze();
+                return head::parse(&bytes, scanner.fields(), &self.limits).map(|head| Begins::Request(Box::new(head)));
+            }
+            match self.fill(idle).await {
+                Filled::More => {}
+                Filled::Nothing => return Ok(Begins::Nothing),
+                Filled::TooSlow => return Err(Refusal::HeadTooSlow),
+            }
+            if std::mem::take(&mut idle) {
+                // From its first byte on a head has its whole time.
+                self.timer.restart();
+            }
+        }
+    }
+
+    async fn fill(&mut self, idle: bool) -> Filled {
+        let Exchanges { wire, shutdown, .. } = &mut self.exchanges;
+        let mut shut_down = pin!(shutdown.cancelled());
+        poll_fn(|cx| {
+            if let Poll::Ready(read) = wire.poll_fill(cx) {
+                return Poll::Ready(if matches!(read, Ok(1..)) { Filled::More } else { Filled::Nothing });
+            }
+            if idle && shut_down.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Filled::Nothing);
+            }
+            self.timer.poll(cx).map(|()| if idle { Filled::Nothing } else { Filled::TooSlow })
+        })
+        .await
+    }
+
+    /// Answers a request that is refused, and ends the connection.
+    async fn refuse(mut self, refusal: Refusal) {
+        tracing::debug!(peer = %self.exchanges.peer, %refusal, "request refused");
+        let Exchanges { wire, date, informational, .. } = &mut self.exchanges;
+        informational.close(|_| {});
+        encode::refusal(wire.output.staged(), refusal, date.at(SystemTime::now()));
+        self.close(true).await;
+    }
+
+    /// Writes what is staged and ends the connection, so that the client can read what was sent.
+    async fn close(mut self, unread: bool) {
+        let wire = &mut self.exchanges.wire;
+        if poll_fn(|cx| wire.poll_flush(cx)).await.is_err() {
+            return;
+        }
+        let linger = async {
+            if poll_fn(|cx| wire.poll_shutdown(cx)).await.is_err() || !(unread || !wire.input.is_empty()) {
+                return;
+            }
+            let mut dropped = 0;
+            while dropped < LINGER_BYTES {
+                wire.input.clear();
+                match poll_fn(|cx| wire.poll_fill(cx)).await {
+                    Ok(read @ 1..) => dropped += read,
+                    Ok(0) | Err(_) => return,
+                }
+            }
+        };
+        // Whoever is still sending then is cut off.
+        let _ = tokio::time::timeout(Duration::from_millis(LINGER_MS), linger).await;
+    }
+}
+
+enum Filled {
+    More,
+    Nothing,
+    TooSlow,
+}
+
+/// A deadline that is moved for each request, and that nearly never passes: moving it touches no timer, the timer that
+/// goes off too early is set anew.
+struct Timer {
+    wait: Duration,
+    deadline: Instant,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Timer {
+    fn new(wait_ms: u64) -> Self {
+        let wait = Duration::from_millis(wait_ms);
+        let deadline = Instant::now() + wait;
+        Self { wait, deadline, sleep: Box::pin(tokio::time::sleep_until(deadline)) }
+    }
+
+    fn restart(&mut self) {
+        self.deadline = Instant::now() + self.wait;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.sleep.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= self.deadline {
+                return Poll::Ready(());
+            }
+            self.sleep.as_mut().reset(self.deadline);
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,141 @@
+//! A socket with its two buffers: what was read and not yet used, and what is to be written.
+//!
+//! Polled by hand, because one task reads the body of a request and writes its response at the same time.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::rewound::Rewound;
+
+/// Bytes asked of the socket at once.
+pub(crate) const READ_BYTES: usize = 8 << 10;
+/// When less room than this is left in the buffer it gets a new block: so no block is pinned by a few bytes of it.
+const READ_LEAST_BYTES: usize = 1 << 10;
+/// Up to this size pieces are copied behind the head or the chunk size, and go out in the same write. Larger ones are
+/// written from where they are.
+pub(crate) const COPY_BYTES: usize = 4 << 10;
+/// What is staged at most before it is written.
+const STAGED_BYTES: usize = 64 << 10;
+
+/// What a connection runs on.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Makes the coming end a reset. For bodies that end with the connection, where a clean end would look complete.
+    fn reset_on_close(&mut self);
+}
+
+/// See the head of this file.
+pub(crate) struct Wire<T> {
+    io: T,
+    /// Read, not yet used.
+    pub(crate) input: BytesMut,
+    /// To be written.
+    pub(crate) output: Outbox,
+}
+
+impl<T: Transport> Wire<T> {
+    pub(crate) fn new(io: T) -> Self {
+        Self { io, input: BytesMut::new(), output: Outbox::default() }
+    }
+
+    /// One read into `input`; 0 at the end of the stream.
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.input.capacity() - self.input.len() < READ_LEAST_BYTES {
+            self.input.reserve(READ_BYTES);
+        }
+        tokio_util::io::poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input)
+    }
+
+    /// Writes all of `output`.
+    pub(crate) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.output.is_empty() {
+            let written = ready!(self.output.poll_write(&mut self.io, cx))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.output.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes all of `output`, through whatever buffers the transport has.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    /// Ends the writing direction.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    /// See [`Transport::reset_on_close`].
+    pub(crate) fn reset_on_close(&mut self) {
+        self.io.reset_on_close();
+    }
+
+    /// The transport, for another protocol; what was read and not used is read again.
+    pub(crate) fn into_rewound(self) -> Rewound<T> {
+        Rewound::new(self.input.freeze(), self.io)
+    }
+}
+
+/// What is to be written: copied bytes, then one large piece, then what ends that piece.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    staged: Vec<u8>,
+    staged_written: usize,
+    piece: Bytes,
+    tail: &'static [u8],
+}
+
+impl Outbox {
+    /// Where heads and small pieces are copied to. Only while [`Outbox::is_full`] says no.
+    pub(crate) fn staged(&mut self) -> &mut Vec<u8> {
+        &mut self.staged
+    }
+
+    /// Adds data and what follows it, copied if it is small.
+    pub(crate) fn push(&mut self, data: Bytes, tail: &'static [u8]) {
+        if data.len() <= COPY_BYTES {
+            self.staged.extend_from_slice(&data);
+            self.staged.extend_from_slice(tail);
+        } else {
+            (self.piece, self.tail) = (data, tail);
+        }
+    }
+
+    /// Whether it has to be written before more is added.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.piece.is_empty() || !self.tail.is_empty() || self.staged.len() >= STAGED_BYTES
+    }
+
+    fn is_empty(&self) -> bool {
+        self.staged.is_empty() && self.piece.is_empty() && self.tail.is_empty()
+    }
+
+    fn poll_write<T: AsyncWrite + Unpin>(&self, io: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let staged = self.staged.get(self.staged_written..).unwrap_or_default();
+        if self.piece.is_empty() && self.tail.is_empty() {
+            return Pin::new(io).poll_write(cx, staged);
+        }
+        let slices = [IoSlice::new(staged), IoSlice::new(&self.piece), IoSlice::new(self.tail)];
+        Pin::new(io).poll_write_vectored(cx, &slices)
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        let staged = written.min(self.staged.len() - self.staged_written);
+        self.staged_written += staged;
+        written -= staged;
+        if self.staged_written == self.staged.len() {
+            self.staged.clear();
+            self.staged_written = 0;
+        }
+        let piece = written.min(self.piece.len());
+        self.piece.advance(piece);
+        self.tail = self.tail.get(written - piece..).unwrap_or_default();
+    }
+}
