@@ -86,6 +86,12 @@ impl Client {
         Self { http, base: base_url.trim_end_matches('/').to_owned(), authorization }
     }
 
+    /// The same address for somebody else.
+    #[must_use]
+    pub fn with_token(&self, token: &TokenSecret) -> Self {
+        Self::new(self.http.clone(), &self.base, Some(token))
+    }
+
     /// The address, without a trailing slash.
     pub fn base_url(&self) -> &str {
         &self.base

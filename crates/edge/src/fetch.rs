@@ -270,7 +270,11 @@ async fn send(node: &Node, path: &str, ask: &HeaderMap) -> Result<Response<Body>
     if let Some(fields) = request.headers_mut() {
         fields.clone_from(ask);
     }
-    let request = request.header(headers::NODE_TOKEN, node.config.token.reveal()).body(Body::empty());
+    let request = match &node.control {
+        Some(control) => request.header(headers::NODE_TOKEN, control.token.reveal()),
+        None => request,
+    };
+    let request = request.body(Body::empty());
     let request = request.map_err(|error| FetchError::Unusable(error.to_string()))?;
     node.origin.send(request).await.map_err(|error| match error {
         NetError::Timeout { .. } => FetchError::Timeout(error.to_string()),

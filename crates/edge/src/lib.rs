@@ -2,7 +2,7 @@
 //!
 //! A request goes through [`serve`](mod@serve), stage by stage; what is stored, purged and in flight is in [`node`]; [`fetch`] gets
 //! what is missing from the origin and proves it; [`reader`] streams it; [`purges`] decides what may still be used;
-//! [`sync`] keeps in step with control. Absent on purpose: any knowledge of other edges, and of where clients are.
+//! [`sync`] keeps in step with control. Zones whose content comes from any HTTP origin are in [`pull`]. Absent on purpose: any knowledge of other edges, and of where clients are.
 
 mod fetch;
 mod flights;
@@ -10,6 +10,7 @@ mod head;
 mod metrics;
 mod node;
 mod persist;
+mod pull;
 pub mod purges;
 mod reader;
 mod serve;
@@ -18,10 +19,12 @@ mod sync;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use api::{NodeDoc, TokenSecret};
+use api::names::{NodeName, Place};
+use api::node::{SNAPSHOT_FORMAT, Snapshot};
+use api::{Hello, NodeDoc, TokenSecret, ZoneDoc};
 use client::Client;
 use http::Request;
-use net::{HttpClient, Incoming, ServerLimits};
+use net::{ClientLimits, HttpClient, Incoming, ServerLimits};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +58,21 @@ pub struct EdgeConfig {
     pub clock: Clock,
 }
 
+/// What an edge without control needs to know: one that stands in front of one website.
+#[derive(Clone)]
+pub struct StandaloneConfig {
+    /// Its only zone, a pull zone, which takes every host.
+    pub zone: ZoneDoc,
+    /// What it calls itself, in `Via` and `Cache-Status`.
+    pub name: NodeName,
+    /// Size of the memory tier in bytes; at least [`MIN_MEMORY_BYTES`].
+    pub memory_bytes: u64,
+    /// Limits of its listener.
+    pub limits: ServerLimits,
+    /// The time.
+    pub clock: Clock,
+}
+
 /// Why an edge cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum EdgeError {
@@ -77,8 +95,16 @@ pub enum EdgeError {
 /// An edge that is ready to run.
 pub struct Edge {
     node: Arc<node::Node>,
+    /// Nothing: it stands alone.
+    control: Option<ControlJobs>,
+}
+
+/// What keeps an edge in step with control.
+struct ControlJobs {
     client: Client,
+    token: TokenSecret,
     folder: persist::Folder,
+    heartbeat_ms: u64,
 }
 
 /// A look at a running edge. Cloning shares it.
@@ -106,16 +132,42 @@ impl Edge {
     /// # Errors
     /// See [`EdgeError`].
     pub fn new(config: EdgeConfig, http: HttpClient, metrics: &EdgeMetrics) -> Result<Self, EdgeError> {
-        if config.memory_bytes < MIN_MEMORY_BYTES {
-            return Err(EdgeError::Memory { given: config.memory_bytes });
-        }
-        let folder = persist::Folder::open(&config.data_dir)
-            .map_err(|why| EdgeError::Folder { path: config.data_dir.clone(), why })?;
-        let client = Client::new(http.clone(), &config.control_url, Some(&config.token));
-        let metrics = metrics.of(config.node.name.as_str());
-        let node = Arc::new(node::Node::new(config, http, metrics));
+        let EdgeConfig { node, control_url, token, memory_bytes, data_dir, heartbeat_ms, limits, clock } = config;
+        check_memory(memory_bytes)?;
+        let folder =
+            persist::Folder::open(&data_dir).map_err(|why| EdgeError::Folder { path: data_dir.clone(), why })?;
+        let client = Client::new(http.clone(), &control_url, Some(&token));
+        let metrics = metrics.of(node.name.as_str());
+        let control = node::Control { client: client.clone(), token: token.clone() };
+        let config = node::NodeConfig { node, memory_bytes, limits, clock };
+        let node = Arc::new(node::Node::new(config, Some(control), http, metrics));
         sync::resume(&node, &folder);
-        Ok(Self { node, client, folder })
+        Ok(Self { node, control: Some(ControlJobs { client, token, folder, heartbeat_ms }) })
+    }
+
+    /// Prepares an edge that stands alone, in front of one origin.
+    ///
+    /// # Errors
+    /// See [`EdgeError`].
+    pub fn standalone(config: StandaloneConfig, metrics: &EdgeMetrics) -> Result<Self, EdgeError> {
+        let StandaloneConfig { zone, name, memory_bytes, limits, clock } = config;
+        check_memory(memory_bytes)?;
+        let place = Place { lat: 0.0, lng: 0.0 };
+        let metrics = metrics.of(name.as_str());
+        let node = NodeDoc { name, place, url: String::new() };
+        let config = node::NodeConfig { node, memory_bytes, limits, clock };
+        let http = HttpClient::new(ClientLimits::default());
+        let node = Arc::new(node::Node::new(config, None, http, metrics));
+        node.configure(Snapshot {
+            format: SNAPSHOT_FORMAT,
+            at: Hello { catalog_id: String::new(), head: 0, oldest: 1, generation: 0 },
+            zones: vec![ZoneDoc { catch_all: true, ..zone }],
+            nodes: Vec::new(),
+            origin: api::node::Upstream { url: String::new(), place },
+            monitor: None,
+            readers: Vec::new(),
+        });
+        Ok(Self { node, control: None })
     }
 
     /// A look at it while it runs.
@@ -125,17 +177,22 @@ impl Edge {
 
     /// Serves on `listener` until `shutdown`, then drains and returns.
     pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
-        let Self { node, client, folder } = self;
+        let Self { node, control } = self;
         // Dropped with this future, so that whoever ends the edge ends its jobs, too.
         let mut jobs = JoinSet::new();
-        jobs.spawn(sync::follow(Arc::clone(&node), client.clone(), folder.clone(), shutdown.clone()));
-        jobs.spawn(sync::report_placements(Arc::clone(&node), client, shutdown.clone()));
-        jobs.spawn(sync::persist(Arc::clone(&node), folder, shutdown.clone()));
-        jobs.spawn(sync::beat(Arc::clone(&node), shutdown.clone()));
+        if let Some(ControlJobs { client, token, folder, heartbeat_ms }) = control {
+            jobs.spawn(sync::follow(Arc::clone(&node), client.clone(), folder.clone(), shutdown.clone()));
+            jobs.spawn(sync::report_placements(Arc::clone(&node), client, shutdown.clone()));
+            jobs.spawn(sync::persist(Arc::clone(&node), folder, shutdown.clone()));
+            jobs.spawn(sync::beat(Arc::clone(&node), token, heartbeat_ms, shutdown.clone()));
+        }
         let limits = node.config.limits.clone();
-        let service =
-            net::service(move |request: Request<Incoming>| serve::serve(Arc::clone(&node), request.into_parts().0));
+        let service = net::service(move |request: Request<Incoming>| serve::serve(Arc::clone(&node), request));
         net::serve(listener, service, limits, shutdown).await;
         while jobs.join_next().await.is_some() {}
     }
+}
+
+fn check_memory(given: u64) -> Result<(), EdgeError> {
+    if given < MIN_MEMORY_BYTES { Err(EdgeError::Memory { given }) } else { Ok(()) }
 }

@@ -1,6 +1,6 @@
 //! What an edge counts. One set for the whole process; the label `node` tells the edges in it apart.
 
-use http_cache::Outcome;
+use http_cache::{NotStorable, Outcome};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -18,12 +18,21 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    node: String,
+    reason: &'static str,
+}
+
 /// The metrics of all edges of a process. Cloning shares them.
 #[derive(Clone)]
 pub struct EdgeMetrics {
     requests: Family<OutcomeLabels, Counter>,
     fetches: Family<OutcomeLabels, Counter>,
     sent: Family<NodeLabel, Counter>,
+    not_stored: Family<ReasonLabels, Counter>,
+    waits_ended: Family<NodeLabel, Counter>,
+    tags_left_out: Family<NodeLabel, Counter>,
     corrupt: Family<NodeLabel, Counter>,
     reconnects: Family<NodeLabel, Counter>,
     events: Family<NodeLabel, Counter>,
@@ -45,6 +54,9 @@ impl EdgeMetrics {
             requests: Family::default(),
             fetches: Family::default(),
             sent: Family::default(),
+            not_stored: Family::default(),
+            waits_ended: Family::default(),
+            tags_left_out: Family::default(),
             corrupt: Family::default(),
             reconnects: Family::default(),
             events: Family::default(),
@@ -59,6 +71,9 @@ impl EdgeMetrics {
         r.register("requests", "Requests by what the cache did with them", metrics.requests.clone());
         r.register("origin_fetches", "Fetches from the origin by how they ended", metrics.fetches.clone());
         r.register_with_unit("sent", "Bytes of bodies sent to clients", Unit::Bytes, metrics.sent.clone());
+        r.register("not_stored", "Responses of origins that were not stored, by why", metrics.not_stored.clone());
+        r.register("waits_ended", "Requests that waited too long for another's fetch", metrics.waits_ended.clone());
+        r.register("tags_left_out", "Tags of responses beyond the zone's limit", metrics.tags_left_out.clone());
         r.register("corrupt_slices", "Slices that did not prove to belong to their body", metrics.corrupt.clone());
         r.register("reconnects", "Times that the event stream was opened", metrics.reconnects.clone());
         r.register("events", "Events applied", metrics.events.clone());
@@ -85,6 +100,9 @@ impl EdgeMetrics {
             fetched: outcomes(&self.fetches, "ok"),
             fetch_failed: outcomes(&self.fetches, "failed"),
             sent_bytes: self.sent.get_or_create_owned(&label),
+            not_stored: (self.not_stored.clone(), node.to_owned()),
+            waits_ended: self.waits_ended.get_or_create_owned(&label),
+            tags_left_out: self.tags_left_out.get_or_create_owned(&label),
             corrupt_slices: self.corrupt.get_or_create_owned(&label),
             reconnects: self.reconnects.get_or_create_owned(&label),
             events: self.events.get_or_create_owned(&label),
@@ -107,6 +125,9 @@ pub(crate) struct NodeMetrics {
     pub(crate) fetched: Counter,
     pub(crate) fetch_failed: Counter,
     pub(crate) sent_bytes: Counter,
+    not_stored: (Family<ReasonLabels, Counter>, String),
+    pub(crate) waits_ended: Counter,
+    pub(crate) tags_left_out: Counter,
     pub(crate) corrupt_slices: Counter,
     pub(crate) reconnects: Counter,
     pub(crate) events: Counter,
@@ -137,6 +158,12 @@ impl NodeMetrics {
     /// Requests in progress.
     pub(crate) fn load(&self) -> u32 {
         u32::try_from(self.active.get()).unwrap_or(0)
+    }
+
+    /// Counts a response that was not stored.
+    pub(crate) fn count_not_stored(&self, why: NotStorable) {
+        let (family, node) = &self.not_stored;
+        family.get_or_create_owned(&ReasonLabels { node: node.clone(), reason: why.word() }).inc();
     }
 
     pub(crate) fn count(&self, outcome: Outcome) {

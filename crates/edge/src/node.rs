@@ -11,17 +11,21 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use api::addressing::{Target, Zones};
 use api::names::{Digest, FileId, FilePath, ZoneName};
 use api::node::{Placement, Placements, Snapshot};
-use api::{Event, TokenHash, TokenSecret};
+use api::{Event, NodeDoc, PurgeTargets, TokenHash, TokenSecret};
 use bytes::Bytes;
-use net::HttpClient;
+use client::Client;
+use net::{HttpClient, ServerLimits};
 use shelf::Memory;
 use tokio::sync::{Semaphore, watch};
 
-use crate::EdgeConfig;
+use crate::Clock;
 use crate::fetch::{FetchError, Fetched};
 use crate::flights::Flights;
 use crate::head::Head;
 use crate::metrics::NodeMetrics;
+use crate::pull::stored::{Page, PageKey};
+use crate::pull::zone::PullZones;
+use crate::pull::{Asked, PullState};
 use crate::purges::{At, Identity, Purges, Verdict};
 
 /// Fetches from the origin at once; further ones wait.
@@ -29,8 +33,12 @@ pub(crate) const MAX_FETCHES: usize = 256;
 /// Bytes of slices that may be on their way in at once. Together with what readers hold, this is what an edge uses
 /// beyond its memory tier.
 pub(crate) const MAX_INCOMING_BYTES: usize = 24 << 20;
+/// Of the memory tier's size, the share that bodies of pull zones may take beyond it on their way in: one in so many.
+const INCOMING_SHARE: u64 = 4;
 /// Placement changes kept for the next report; beyond it changes are dropped, which costs a longer way for somebody.
 const MAX_PENDING_PLACEMENTS: usize = 50_000;
+/// What a page needs beside a body, in bytes, in what fits into the store.
+const PAGE_OVERHEAD_BYTES: u64 = 128 << 10;
 /// What the heap keeps of a key, in bytes, on average.
 const KEY_HEAP_BYTES: u64 = 64;
 
@@ -73,6 +81,7 @@ pub(crate) type SliceKey = (Digest, u64);
 enum Key {
     Head(HeadKey),
     Slice(SliceKey),
+    Page(PageKey),
 }
 
 #[derive(Clone)]
@@ -84,6 +93,7 @@ enum Item {
         began: u64,
     },
     Slice(Bytes),
+    Page(Arc<Page>),
 }
 
 /// What the store has for a file.
@@ -113,14 +123,18 @@ pub(crate) enum Link {
 pub(crate) struct View {
     pub(crate) snapshot: Snapshot,
     pub(crate) zones: Zones,
+    pub(crate) pulls: PullZones,
     readers: HashMap<TokenHash, Option<u64>>,
 }
 
 impl View {
-    pub(crate) fn new(snapshot: Snapshot) -> Self {
+    /// `before`: the one in use, whose connections to origins are taken over. Second come the pull zones whose stored
+    /// responses mean nothing any more.
+    fn new(snapshot: Snapshot, before: Option<&View>) -> (Self, Vec<ZoneName>) {
         let zones = Zones::new(&snapshot.zones);
+        let (pulls, outdated) = PullZones::new(&snapshot.zones, before.map(|view| &view.pulls));
         let readers = snapshot.readers.iter().map(|reader| (reader.hash.clone(), reader.expires_ms)).collect();
-        Self { snapshot, zones, readers }
+        (Self { snapshot, zones, pulls, readers }, outdated)
     }
 
     /// Whether a token may read private zones now.
@@ -129,8 +143,24 @@ impl View {
     }
 }
 
+/// What an edge is, with or without control.
+pub(crate) struct NodeConfig {
+    pub(crate) node: NodeDoc,
+    pub(crate) memory_bytes: u64,
+    pub(crate) limits: ServerLimits,
+    pub(crate) clock: Clock,
+}
+
+/// The way to control.
+pub(crate) struct Control {
+    pub(crate) client: Client,
+    pub(crate) token: TokenSecret,
+}
+
 pub(crate) struct Node {
-    pub(crate) config: EdgeConfig,
+    pub(crate) config: NodeConfig,
+    /// Nothing: this edge stands alone.
+    pub(crate) control: Option<Control>,
     pub(crate) origin: HttpClient,
     pub(crate) metrics: NodeMetrics,
     pub(crate) link: watch::Sender<Link>,
@@ -138,6 +168,7 @@ pub(crate) struct Node {
     pub(crate) slices: Arc<Flights<SliceKey, Result<Bytes, FetchError>>>,
     pub(crate) fetches: Arc<Semaphore>,
     pub(crate) incoming: Arc<Semaphore>,
+    pub(crate) pull: PullState,
     view: RwLock<Option<Arc<View>>>,
     store: Memory<Key, Item>,
     purges: RwLock<Purges>,
@@ -147,10 +178,12 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(config: EdgeConfig, origin: HttpClient, metrics: NodeMetrics) -> Self {
+    pub(crate) fn new(config: NodeConfig, control: Option<Control>, origin: HttpClient, metrics: NodeMetrics) -> Self {
         Self {
             store: Memory::new(config.memory_bytes),
+            pull: PullState::new(config.memory_bytes / INCOMING_SHARE),
             config,
+            control,
             origin,
             metrics,
             link: watch::Sender::new(Link::Away),
@@ -174,12 +207,51 @@ impl Node {
         self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn set_view(&self, view: View) {
+    /// Takes up a configuration.
+    pub(crate) fn configure(&self, snapshot: Snapshot) {
+        let (view, zones) = View::new(snapshot, self.view().as_deref());
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(view));
+        if !zones.is_empty() {
+            self.mark(PurgeTargets { zones, ..PurgeTargets::default() });
+        }
+    }
+
+    /// Whether there is no control.
+    pub(crate) fn standalone(&self) -> bool {
+        self.control.is_none()
     }
 
     pub(crate) fn applied(&self) -> u64 {
         self.applied.load(Ordering::Acquire)
+    }
+
+    /// What names the page that a request asks for.
+    pub(crate) fn page_key(&self, zone: &ZoneName, asked: &Asked) -> PageKey {
+        PageKey {
+            epoch: self.epoch.load(Ordering::Acquire),
+            zone: zone.clone(),
+            url: Arc::clone(&asked.url),
+            more: Arc::clone(&asked.more),
+        }
+    }
+
+    /// What the store has under a key of a pull zone.
+    pub(crate) fn page(&self, key: &PageKey) -> Option<Arc<Page>> {
+        match self.store.get(&Key::Page(key.clone())) {
+            Some(Item::Page(page)) => Some(page),
+            _ => None,
+        }
+    }
+
+    /// Stores a page; called with its lock. False: it does not fit.
+    pub(crate) fn keep_page(&self, key: PageKey, page: Page) -> bool {
+        let weight = page.weight() + (key.url.len() + key.more.len()) as u64;
+        self.keep(Key::Page(key), Item::Page(Arc::new(page)), weight)
+    }
+
+    /// The largest body that the store takes, in bytes.
+    pub(crate) fn most_body_bytes(&self) -> u64 {
+        self.store.max_item_bytes().saturating_sub(PAGE_OVERHEAD_BYTES)
     }
 
     pub(crate) fn head_key(&self, file: FileKey) -> HeadKey {

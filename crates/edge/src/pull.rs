@@ -35,11 +35,12 @@ use tokio::sync::oneshot;
 use crate::flights::Flights;
 use crate::node::{Link, Node};
 use crate::pull::answer::Told;
-use crate::pull::asked::Asked;
+pub(crate) use crate::pull::asked::Asked;
 use crate::pull::decide::{Decision, Fetch, Known, Trace, decide};
+pub(crate) use crate::pull::explain::{explain, imagined};
 use crate::pull::fetch::{Exclusive, Failed, Landing, Order};
 use crate::pull::stored::{Began, Page, PageKey, Variant};
-use crate::pull::zone::PullZone;
+pub(crate) use crate::pull::zone::PullZone;
 use crate::purges::{Purges, Verdict};
 
 /// Locks of pages: changes of pages that share one wait for each other.
@@ -382,10 +383,10 @@ impl Visit {
     fn flight(&self, key: &PageKey, fetch: &Fetch) -> FlightKey {
         let page = self.node.page(key);
         let names = page.as_deref().map(Page::selecting_names).unwrap_or_default();
-        let selecting =
-            names.iter().map(|name| http_cache::vary::selecting_value(name, &self.asked.fields)).collect();
+        let selecting = names.iter().map(|name| http_cache::vary::selecting_value(name, &self.asked.fields)).collect();
         let field = |name| self.asked.fields.get(name).cloned();
-        let range = field(header::RANGE).filter(|_| fetch.stale.is_none()).map(|range| (range, field(header::IF_RANGE)));
+        let range =
+            field(header::RANGE).filter(|_| fetch.stale.is_none()).map(|range| (range, field(header::IF_RANGE)));
         FlightKey { page: key.clone(), selecting, range, missing_from: fetch.missing_from }
     }
 
@@ -472,12 +473,8 @@ impl Visit {
             ErrorCode::UpstreamUnreachable
         };
         let mut response = self.refuse(&Problem::new(code, failed.text.clone()));
-        let value = format!(
-            "littoral-{}; fwd={}; detail={}",
-            self.node.config.node.name,
-            fetch.forward.word(),
-            failed.word
-        );
+        let value =
+            format!("littoral-{}; fwd={}; detail={}", self.node.config.node.name, fetch.forward.word(), failed.word);
         if let Ok(value) = HeaderValue::try_from(value) {
             response.headers_mut().insert("cache-status", value);
         }

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::addressing::{Target, request_host};
-use api::{Access, ErrorCode, Problem, TokenSecret, ZoneDoc, problem};
+use api::{Access, ErrorCode, ExplainRequest, Problem, TokenSecret, ZoneDoc, problem};
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_cache::{CacheStatus, Freshness, Outcome, Plan, Validators, plan};
-use net::Body;
+use net::{Body, Incoming};
 
 use crate::fetch::{FetchError, Fetched, fetch_head};
 use crate::head::Head;
 use crate::node::{FileKey, Link, Lookup, Node, View};
+use crate::pull::{self, PullZone};
 use crate::purges::Verdict;
 use crate::reader;
 
@@ -24,21 +25,76 @@ const CATCH_UP_WAIT_MS: u64 = 2_000;
 /// Fetches that one request may start or join before it takes what it got: a purge by tag can make the first useless.
 const FETCHES_PER_REQUEST: u32 = 2;
 
+/// Longest body of a request to explain something, in bytes.
+const MAX_EXPLAIN_BYTES: usize = 256 << 10;
+
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Answers a request. Never fails: what goes wrong is a problem document.
-pub(crate) async fn serve(node: Arc<Node>, request: Parts) -> Response<Body> {
+pub(crate) async fn serve(node: Arc<Node>, request: Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
     let _active = node.metrics.begin();
-    let mut response = match answer(&node, &request).await {
-        Ok(response) => response,
-        Err(problem) => refuse(&node, &request.method, &problem),
+    let (mut parts, body) = request.into_parts();
+    let view = node.view();
+    let pulled = view.as_ref().and_then(|view| pull_zone(view, &parts));
+    let mut response = if let (Method::POST, api::explain::EXPLAIN_PATH) = (parts.method.clone(), parts.uri.path()) {
+        explain(&node, &parts, body).await.unwrap_or_else(|problem| refuse(&node, &Method::POST, &problem))
+    } else if let (Some(view), Some((doc, zone))) = (&view, pulled) {
+        let admitted = admit(&node, view, doc, &parts);
+        if doc.access == Access::Private {
+            // It has served its purpose; what it opens here is no business of the origin's.
+            parts.headers.remove(header::AUTHORIZATION);
+        }
+        let response = match admitted {
+            Ok(()) => pull::serve(&node, zone, parts, Body::wrap(body)).await,
+            Err(problem) => refuse(&node, &parts.method, &problem),
+        };
+        node.metrics.seconds.observe(started.elapsed().as_secs_f64());
+        return response;
+    } else {
+        answer(&node, &parts).await.unwrap_or_else(|problem| refuse(&node, &parts.method, &problem))
     };
     node.metrics.seconds.observe(started.elapsed().as_secs_f64());
     finish(&node, response.headers_mut(), started.elapsed());
     response
+}
+
+/// The pull zone that a request is for, if it is for one.
+fn pull_zone<'a>(view: &'a View, request: &Parts) -> Option<(&'a ZoneDoc, &'a Arc<PullZone>)> {
+    let doc = view.zones.by_host(request_host(&request.uri, &request.headers))?;
+    Some((doc, view.pulls.get(&doc.name)?))
+}
+
+/// Answers `POST /-/explain`.
+async fn explain(node: &Arc<Node>, request: &Parts, body: Incoming) -> Result<Response<Body>, Problem> {
+    let invalid = |detail: String| Problem::new(ErrorCode::InvalidRequest, detail);
+    let view = node.view().ok_or_else(|| FetchError::NoConfiguration.to_problem())?;
+    let body = net::read_to_end(body, MAX_EXPLAIN_BYTES).await.map_err(|error| invalid(error.to_string()))?;
+    let what: ExplainRequest = serde_json::from_slice(&body).map_err(|error| invalid(error.to_string()))?;
+    let imagined = pull::imagined(&what, request.extensions.get())?;
+    let Some((_, zone)) = pull_zone(&view, &imagined) else {
+        return Err(Problem::new(ErrorCode::UnknownZone, "no pull zone answers for this host"));
+    };
+    if !pull::may_operate(node, zone, request.extensions.get()) && !presents_token(node, &view, request) {
+        let detail = "explain needs a token with the scope 'read', or an address in the zone's purge_networks";
+        return Err(Problem::new(ErrorCode::Unauthorized, detail));
+    }
+    let explanation = pull::explain(node, zone, &imagined)?;
+    let json =
+        serde_json::to_vec(&explanation).map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
+    let mut response = Response::new(Body::full(json));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+fn presents_token(node: &Node, view: &View, request: &Parts) -> bool {
+    let token =
+        request.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let token = token.and_then(|token| TokenSecret::parse(token).ok());
+    token.is_some_and(|token| view.may_read(&token, node.now_ms()))
 }
 
 async fn answer(node: &Arc<Node>, request: &Parts) -> Result<Response<Body>, Problem> {
@@ -174,7 +230,7 @@ async fn obtain(node: &Arc<Node>, file: FileKey) -> Result<Found, Problem> {
 }
 
 /// Waits until the events that are known to be missing are applied. False: it took too long.
-async fn catch_up(node: &Node) -> bool {
+pub(crate) async fn catch_up(node: &Node) -> bool {
     if *node.link.borrow() != Link::CatchingUp {
         return true;
     }
@@ -311,7 +367,7 @@ fn set(fields: &mut HeaderMap, name: HeaderName, value: Option<String>) {
     }
 }
 
-fn refuse(node: &Node, method: &Method, problem: &Problem) -> Response<Body> {
+pub(crate) fn refuse(node: &Node, method: &Method, problem: &Problem) -> Response<Body> {
     let counter = match problem.http_status() {
         StatusCode::NOT_FOUND => &node.metrics.not_found,
         status if status.is_server_error() => &node.metrics.failed,

@@ -11,15 +11,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::Hello;
 use api::heartbeat::Heartbeat;
 use api::node::{Join, SNAPSHOT_FORMAT, Snapshot};
+use api::{Hello, TokenSecret};
 use client::{Client, ClientError, EventStream, StreamItem};
 use net::NetError;
 use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
-use crate::node::{Link, Node, View};
+use crate::node::{Link, Node};
 use crate::persist::{APPLIED_FORMAT, Applied, Folder};
 
 /// A stream that is silent for so long is broken: control pings every second.
@@ -149,7 +149,7 @@ fn adopt(node: &Node, folder: &Folder, snapshot: Snapshot) -> Result<(), ClientE
         // The edge works with it all the same; only a restart without control would start from the one before.
         tracing::warn!(node = %node.config.node.name, %error, "cannot keep the configuration on disk");
     }
-    node.set_view(View::new(snapshot));
+    node.configure(snapshot);
     Ok(())
 }
 
@@ -179,7 +179,7 @@ pub(crate) fn resume(node: &Node, folder: &Folder) {
         Some(applied) if applied.catalog_id == snapshot.at.catalog_id => node.resume_at(applied.number),
         _ => node.resume_at(snapshot.at.head),
     }
-    node.set_view(View::new(snapshot));
+    node.configure(snapshot);
 }
 
 /// Writes the applied number to disk when it has changed, until `shutdown`, and once more then.
@@ -231,8 +231,8 @@ pub(crate) async fn report_placements(node: Arc<Node>, client: Client, shutdown:
 }
 
 /// Sends heartbeats to the monitor that the configuration names, until `shutdown`.
-pub(crate) async fn beat(node: Arc<Node>, shutdown: CancellationToken) {
-    let (key, started_ms) = (node.config.token.heartbeat_key(), node.now_ms());
+pub(crate) async fn beat(node: Arc<Node>, token: TokenSecret, rest_ms: u64, shutdown: CancellationToken) {
+    let (key, started_ms) = (token.heartbeat_key(), node.now_ms());
     let mut socket: Option<UdpSocket> = None;
     for seq in 0.. {
         if let Some(monitor) = node.view().and_then(|view| view.snapshot.monitor) {
@@ -254,7 +254,7 @@ pub(crate) async fn beat(node: Arc<Node>, shutdown: CancellationToken) {
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(node.config.heartbeat_ms)) => {}
+            () = tokio::time::sleep(Duration::from_millis(rest_ms)) => {}
             () = shutdown.cancelled() => return,
         }
     }

@@ -95,7 +95,12 @@ pub(crate) fn from_variant(
 
 /// The origin's own response, for the one request that it answers. Where the client's conditions were kept from the origin,
 /// they are looked at here.
-pub(crate) fn from_origin(node: &Node, asked: &Asked, mut response: Response<Body>, conditional: bool) -> Response<Body> {
+pub(crate) fn from_origin(
+    node: &Node,
+    asked: &Asked,
+    mut response: Response<Body>,
+    conditional: bool,
+) -> Response<Body> {
     let age = response.headers().get(header::AGE).cloned();
     let length = response.headers().get(header::CONTENT_LENGTH).cloned();
     strip(response.headers_mut());
@@ -193,7 +198,10 @@ fn set(fields: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
 enum Span {
     Text(Bytes),
     /// Bytes of the representation.
-    Range { first: u64, length: u64 },
+    Range {
+        first: u64,
+        length: u64,
+    },
     /// All that there is, however much that will be.
     Rest,
 }

@@ -57,12 +57,24 @@ const ABOUT_MEANING: [&str; 9] = [
 
 /// Cookies that say nothing about who somebody is: those of measurement, and those that tests for cookies set.
 const HARMLESS_COOKIES: [&str; 12] = [
-    "_ga", "_ga_*", "_gid", "_gat*", "_gcl_*", "_fbp", "_fbc", "__utm*", "_pk_*", "_hj*", "_clck", "wordpress_test_cookie",
+    "_ga",
+    "_ga_*",
+    "_gid",
+    "_gat*",
+    "_gcl_*",
+    "_fbp",
+    "_fbc",
+    "__utm*",
+    "_pk_*",
+    "_hj*",
+    "_clck",
+    "wordpress_test_cookie",
 ];
 /// Endings of paths whose responses are the same for everybody, cookies or not.
 const STATIC_ENDINGS: [&str; 32] = [
     "avif", "bmp", "css", "eot", "flac", "gif", "ico", "jpeg", "jpg", "js", "jxl", "m4a", "m4s", "m4v", "map", "mjs",
-    "mp3", "mp4", "mpd", "ogg", "ogv", "otf", "png", "svg", "ts", "ttf", "wasm", "wav", "webm", "webp", "woff", "woff2",
+    "mp3", "mp4", "mpd", "ogg", "ogv", "otf", "png", "svg", "ts", "ttf", "wasm", "wav", "webm", "webp", "woff",
+    "woff2",
 ];
 
 /// A request to a pull zone.
@@ -128,7 +140,8 @@ impl Asked {
         let (forwarded_for, client, https) = if trusted {
             let list = joined(&fields, &FORWARDED_FOR).filter(|list| list.len() <= MAX_FORWARDED_BYTES);
             let client = list.as_deref().and_then(|list| client_of(list, &zone.doc.trusted_networks)).unwrap_or(peer);
-            let https = fields.get(FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
+            let https =
+                fields.get(FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
             let list = list.map_or_else(|| peer.to_string(), |list| format!("{list}, {peer}"));
             (Some(list), client, https)
         } else {
@@ -234,7 +247,10 @@ impl Asked {
         }
         zone.change_request(&mut fields);
         let uri: Uri = self.origin_target.parse().map_err(|error| {
-            Problem::new(ErrorCode::InvalidRequest, format!("the target {:?} cannot be sent on: {error}", self.origin_target))
+            Problem::new(
+                ErrorCode::InvalidRequest,
+                format!("the target {:?} cannot be sent on: {error}", self.origin_target),
+            )
         })?;
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();

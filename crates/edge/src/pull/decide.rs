@@ -88,7 +88,8 @@ pub(crate) fn decide(zone: &PullZone, asked: &Asked, key: &PageKey, known: &Know
         if !key.more.is_empty() {
             facts.push(("more", key.more.to_string()));
         }
-        if asked.target != asked.url.split_at_checked(asked.url.find('/').unwrap_or(0)).map_or("", |(_, target)| target) {
+        if asked.target != asked.url.split_at_checked(asked.url.find('/').unwrap_or(0)).map_or("", |(_, target)| target)
+        {
             facts.push(("asked", asked.target.clone()));
         }
         (format!("stored responses are looked for under {}", key.url), facts)
@@ -253,7 +254,9 @@ fn judge(
         Use::Fresh { .. } => covered(asked, known, variant, Outcome::Hit, trace),
         Use::StaleAccepted { .. } => covered(asked, known, variant, Outcome::Stale, trace),
         Use::WhileRevalidating { .. } => covered(asked, known, variant, Outcome::Updating, trace),
-        Use::Validate { if_error, .. } if if_error && verdict == Verdict::Clean && known.now_ms < page.down_until_ms => {
+        Use::Validate { if_error, .. }
+            if if_error && verdict == Verdict::Clean && known.now_ms < page.down_until_ms =>
+        {
             trace.step("answer", || {
                 let left_ms = page.down_until_ms - known.now_ms;
                 let what = "the origin has just failed: what is stale is served without asking";

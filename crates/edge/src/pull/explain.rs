@@ -100,11 +100,15 @@ fn told(decision: &Decision, trace: &mut Trace) -> &'static str {
         Decision::Answer { outcome: Outcome::Updating, .. } => {
             (Outcome::Updating.word(), "served out of memory, stale, while the origin is asked".to_owned())
         }
-        Decision::Answer { outcome, .. } => (outcome.word(), "served out of memory; the origin is not asked".to_owned()),
+        Decision::Answer { outcome, .. } => {
+            (outcome.word(), "served out of memory; the origin is not asked".to_owned())
+        }
         Decision::Fetch(fetch) => (
             Outcome::Miss.word(),
             match (&fetch.stale, fetch.if_error) {
-                (Some(_), true) => "the origin is asked whether what is stored still holds; if it fails, that is served",
+                (Some(_), true) => {
+                    "the origin is asked whether what is stored still holds; if it fails, that is served"
+                }
                 (Some(_), false) => "the origin is asked whether what is stored still holds; if it fails, so does this",
                 (None, _) => "the origin is asked, once for all who want the same now",
             }

@@ -369,8 +369,7 @@ impl Order {
             return Ok(self.land(variant, &growing, parts.status, body, Some(begin)));
         }
         let asked_for_one = self.asked.fields.contains_key(header::RANGE) && self.fetch.stale.is_none();
-        let (Ok(terms), Some((range, total)), Some(content_range), true) =
-            (judged, read, content_range, asked_for_one)
+        let (Ok(terms), Some((range, total)), Some(content_range), true) = (judged, read, content_range, asked_for_one)
         else {
             self.hand_over(Exclusive::Response(Response::from_parts(parts, body)));
             return Ok(Landing::Alone(judged.err().unwrap_or(NotStorable::UnclearPart)));
@@ -465,7 +464,9 @@ impl Order {
 
     /// Takes what is stale, or a part that turned out useless, out of the store.
     fn forget_stale(&self) {
-        if let Some(stale) = self.fetch.stale.clone().or_else(|| self.fetch.missing_from.and_then(|_| self.stored_part())) {
+        if let Some(stale) =
+            self.fetch.stale.clone().or_else(|| self.fetch.missing_from.and_then(|_| self.stored_part()))
+        {
             self.node.forget_variant(&self.key, &stale);
         }
     }

@@ -47,7 +47,8 @@ pub(crate) async fn serve(
     let number = match (&node.control, token(parts)?) {
         (Some(control), Some(token)) => {
             let request = request(zone, asked, what, soft);
-            let answer = control.with_token(&token).purge(&request).await.map_err(|error| error.to_problem())?;
+            let answer =
+                control.client.with_token(&token).purge(&request).await.map_err(|error| error.into_problem())?;
             answer.event
         }
         (None, _) if allowed => node.mark(targets(zone, asked, what, soft)),
@@ -77,7 +78,9 @@ fn read(parts: &Parts) -> Result<What, Problem> {
         (Some("host"), None) => Ok(What::Host),
         (Some("zone"), None) => Ok(What::Zone),
         (None, Some(tags)) => Ok(What::Tags(Tag::parse_list(tags)?)),
-        (Some(_), Some(_)) => Err(invalid("Littoral-Purge and Surrogate-Key together leave open what is meant".to_owned())),
+        (Some(_), Some(_)) => {
+            Err(invalid("Littoral-Purge and Surrogate-Key together leave open what is meant".to_owned()))
+        }
         (Some(other), None) => Err(invalid(format!("Littoral-Purge is {other:?}; write url, prefix, host or zone"))),
     }
 }
@@ -91,7 +94,10 @@ fn token(parts: &Parts) -> Result<Option<TokenSecret>, Problem> {
     let Some(value) = text(parts, "authorization")? else { return Ok(None) };
     let token = value.strip_prefix("Bearer ").and_then(|token| TokenSecret::parse(token).ok());
     token.map(Some).ok_or_else(|| {
-        Problem::new(ErrorCode::Unauthorized, "the Authorization header must be «Bearer TOKEN», with a token of Littoral's")
+        Problem::new(
+            ErrorCode::Unauthorized,
+            "the Authorization header must be «Bearer TOKEN», with a token of Littoral's",
+        )
     })
 }
 

@@ -14,7 +14,6 @@ use http_cache::response::Terms;
 use http_cache::{ByteRange, NotStorable, vary};
 
 use crate::pull::growing::Growing;
-use crate::purges::{At, Identity};
 
 /// Variants of one URL that are kept; the oldest goes.
 pub(crate) const MAX_VARIANTS: usize = 64;
@@ -137,11 +136,6 @@ impl Part {
 }
 
 impl Variant {
-    /// What a purge can name it by.
-    pub(crate) fn identity<'a>(&'a self, key: &'a PageKey) -> Identity<'a> {
-        Identity { at: Some((&key.zone, At::Page(&key.url))), id: None, tags: &self.tags }
-    }
-
     /// Its age, in seconds (RFC 9111 § 4.2.3).
     pub(crate) fn age_s(&self, now_ms: u64) -> u64 {
         self.terms.initial_age_s.saturating_add(now_ms.saturating_sub(self.answered_ms) / 1_000)
@@ -209,8 +203,11 @@ impl Variant {
     /// What it costs in memory, in bytes, beside the tier's own overhead.
     pub(crate) fn weight(&self) -> u64 {
         let fields: usize = self.fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
-        let selected: usize =
-            self.selected_by.iter().map(|(name, value)| name.as_str().len() + value.as_ref().map_or(0, |v| v.len())).sum();
+        let selected: usize = self
+            .selected_by
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.as_ref().map_or(0, |v| v.len()))
+            .sum();
         let tags: usize = self.tags.iter().map(|tag| tag.as_str().len() + size_of::<Tag>()).sum();
         let bytes: u64 = match &self.content {
             Content::Growing(_) => 0, // counted by its fetch

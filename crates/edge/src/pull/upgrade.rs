@@ -6,7 +6,11 @@ use http_cache::hop;
 use net::{Body, OnUpgrade, UpstreamUpgraded};
 
 /// The 101 to the client; behind it the two connections are joined.
-pub(crate) fn switch(response: Response<Body>, mut upstream: UpstreamUpgraded, on_upgrade: OnUpgrade) -> Response<Body> {
+pub(crate) fn switch(
+    response: Response<Body>,
+    mut upstream: UpstreamUpgraded,
+    on_upgrade: OnUpgrade,
+) -> Response<Body> {
     tokio::spawn(async move {
         let mut client = match on_upgrade.upgraded().await {
             Ok(client) => client,
