@@ -161,7 +161,7 @@ impl<T: Transport> Connection<T> {
             return;
         }
         let linger = async {
-            if poll_fn(|cx| wire.poll_shutdown(cx)).await.is_err() || !(unread || !wire.input.is_empty()) {
+            if poll_fn(|cx| wire.poll_shutdown(cx)).await.is_err() || (!unread && wire.input.is_empty()) {
                 return;
             }
             let mut dropped = 0;

@@ -1,0 +1,12 @@
+//! The server as its clients meet it: raw bytes and real clients over real sockets.
+
+#![cfg(test)]
+
+mod bodies;
+mod http2;
+mod informational;
+mod kit;
+mod limits;
+mod refused;
+mod responses;
+mod upgrades;
