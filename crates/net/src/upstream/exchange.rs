@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri, Version, r
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::config::Retry;
 use super::connect::Target;
 use super::error::{UpstreamError, innermost};
 use super::lease::{Connection, Lease};
@@ -28,13 +29,35 @@ pub(super) struct Waits {
 /// A try without a response.
 pub(super) struct Failure {
     pub(super) error: UpstreamError,
-    /// The connection had served another request, was closed, and not a byte of a response had come.
-    pub(super) stale: bool,
+    /// On a connection that had served another request before, which the server may close at any time.
+    pub(super) reused: bool,
+    /// The connection was closed after the request was sent, and not a byte of a response had come.
+    pub(super) silent: bool,
 }
 
 impl Failure {
     pub(super) fn new(error: UpstreamError) -> Self {
-        Self { error, stale: false }
+        Self { error, reused: false, silent: false }
+    }
+
+    /// Whether the request met a connection that was on its way out.
+    pub(super) fn is_stale(&self) -> bool {
+        self.reused && (self.silent || matches!(self.error, UpstreamError::Unsent { .. }))
+    }
+
+    /// Whether it speaks against the server, rather than against the client, the load or the age of a connection.
+    pub(super) fn blames_server(&self) -> bool {
+        use UpstreamError as E;
+        !self.is_stale() && !matches!(self.error, E::Busy { .. } | E::RequestBody | E::Request { .. })
+    }
+
+    /// Whether a request of which no body was taken may be sent again; `is_safe`: its method is, and it has no body.
+    pub(super) fn may_repeat(&self, retry: Retry, is_safe: bool) -> bool {
+        match self.error {
+            UpstreamError::Request { .. } => false,
+            _ if !self.error.reached_origin() => true,
+            _ => retry == Retry::Safe && is_safe && self.is_stale(),
+        }
     }
 }
 
@@ -104,8 +127,8 @@ pub(super) async fn exchange(
         UpstreamError::ClosedEarly { server: server(), why }
     };
     lease.retire();
-    let stale = reused && !answered && matches!(verdict, UpstreamError::ClosedEarly { .. });
-    Err(Failure { error: verdict, stale })
+    let silent = !answered && matches!(verdict, UpstreamError::ClosedEarly { .. });
+    Err(Failure { error: verdict, reused, silent })
 }
 
 /// Whether a request asks for another protocol on its connection (RFC 9110 § 7.8).

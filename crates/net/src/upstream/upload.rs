@@ -20,7 +20,7 @@ struct State {
     body: Body,
     /// Counts the tries, so that one that was given up cannot touch the body any more.
     attempt: u32,
-    /// Something of it was taken: it cannot be sent from the beginning again.
+    /// Something of it was taken.
     begun: bool,
     /// All of it was taken, or no more is wanted.
     finished: bool,
@@ -62,6 +62,11 @@ impl Upload {
     pub(super) fn is_empty(&self) -> bool {
         let state = self.state();
         !state.begun && state.body.is_end_stream()
+    }
+
+    /// Whether something of it was taken, so that it cannot be sent from the beginning again.
+    pub(super) fn is_begun(&self) -> bool {
+        self.state().begun
     }
 
     /// The body for a try; none when something of it was taken before.

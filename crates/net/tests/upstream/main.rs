@@ -2,8 +2,10 @@
 
 mod fake;
 mod http1;
+mod http2;
 mod pool;
 mod retries;
 mod servers;
+mod tls;
 mod upgrade;
 mod waits;
