@@ -1,5 +1,7 @@
 //! The client side towards origins, against small servers on real sockets that do exactly what a test says.
 
+#![cfg(test)]
+
 mod fake;
 mod http1;
 mod http2;
