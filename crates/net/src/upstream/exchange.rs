@@ -111,13 +111,14 @@ pub(super) async fn exchange(
     };
     let error = refused.error();
     let why = innermost(error);
+    let is_reset = http2_error(error).is_some_and(h2::Error::is_reset);
     let (unsent, answered) = match (&meter, before) {
         (Some(meter), Some((written, read))) => (meter.written_bytes() == written, meter.read_bytes() > read),
         _ => (is_refused_by_http2(error), false),
     };
     let verdict = if upload.has_failed() {
         UpstreamError::RequestBody
-    } else if error.is_parse() || error.is_parse_too_large() || (is_http2_reset(error) && !unsent) {
+    } else if error.is_parse() || error.is_parse_too_large() || (is_http2_fault(error) && !unsent) {
         UpstreamError::BadResponse { server: server(), why }
     } else if error.is_user() {
         UpstreamError::Request { why }
@@ -126,7 +127,10 @@ pub(super) async fn exchange(
     } else {
         UpstreamError::ClosedEarly { server: server(), why }
     };
-    lease.retire();
+    // A stream alone says nothing about its connection.
+    if !is_reset {
+        lease.retire();
+    }
     let silent = !answered && matches!(verdict, UpstreamError::ClosedEarly { .. });
     Err(Failure { error: verdict, reused, silent })
 }
@@ -226,6 +230,6 @@ fn is_refused_by_http2(error: &hyper::Error) -> bool {
 }
 
 /// Whether the stream alone broke off, or the peer broke the rules of HTTP/2.
-fn is_http2_reset(error: &hyper::Error) -> bool {
+fn is_http2_fault(error: &hyper::Error) -> bool {
     http2_error(error).is_some_and(|error| !error.is_io())
 }

@@ -180,7 +180,7 @@ async fn drive<C>(connection: C, slot: Arc<Slot>, close: CancellationToken, pool
 where
     C: Future<Output = Result<(), hyper::Error>>,
 {
-    let mut connection = std::pin::pin!(connection);
+    let mut connection = Box::pin(connection);
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
@@ -193,6 +193,9 @@ where
             () = tokio::time::sleep(Duration::from_millis(POOL_IDLE_MS)) => pool.sweep(),
         }
     }
+    // Only now its senders know, and the pool lets go of them.
+    drop(connection);
+    pool.sweep();
     drop(slot);
 }
 

@@ -244,7 +244,7 @@ impl Upstream {
         };
         let (mut response, lease) = exchange(lease, &server.target, head, upload, self.0.waits, informational).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let held = Held { lease, upload: Arc::clone(upload), active };
+            let held = Held { lease, upload: Arc::clone(upload), _active: active };
             let idle_ms = self.0.waits.idle_ms;
             let response = response.map(|body| Body::wrap(Download::new(body, name(), idle_ms, held)));
             return Ok(UpstreamResponse { response, server: name(), upgraded: None });

@@ -21,7 +21,10 @@ where
     F: FnMut(usize, Request<RecvStream>, SendResponse<Bytes>) -> R,
     R: Future<Output = ()> + Send + 'static,
 {
-    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+    let mut settings = h2::server::Builder::new();
+    // Many servers hang up on a client that gives up many requests. That is not what is tested with this one.
+    settings.max_pending_accept_reset_streams(10_000).max_concurrent_reset_streams(10_000);
+    let Ok(mut connection) = settings.handshake(stream).await else { return };
     let mut number = 0;
     while let Some(Ok((request, respond))) = connection.accept().await {
         tokio::spawn(answer(number, request, respond));
