@@ -29,7 +29,7 @@ pub(super) struct Download {
 pub(super) struct Held {
     pub(super) lease: Lease,
     pub(super) upload: Arc<Upload>,
-    pub(super) active: Active,
+    pub(super) _active: Active,
 }
 
 impl Download {
@@ -42,26 +42,17 @@ impl Download {
     }
 
     fn finish(&mut self) {
-        let Some(Held { lease, upload, active }) = self.held.take() else { return };
-        drop(active);
+        let Some(Held { lease, upload, .. }) = self.held.take() else { return };
+        // Where the server has answered without the rest of the request, nobody needs that rest. The connection cannot be
+        // used again: the server would take the next request for it.
         if upload.is_finished() {
             lease.finish();
-        } else {
-            // The server has answered without the rest of the request, so nobody needs it. The connection cannot be used
-            // again: the server would take the next request for that rest.
-            upload.abandon();
         }
     }
 
     fn broken(&mut self, error: UpstreamError) -> BodyError {
-        self.give_up();
+        self.held = None;
         error.into()
-    }
-
-    fn give_up(&mut self) {
-        if let Some(held) = self.held.take() {
-            held.upload.abandon();
-        }
     }
 }
 
@@ -103,11 +94,5 @@ impl http_body::Body for Download {
     }
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
-    }
-}
-
-impl Drop for Download {
-    fn drop(&mut self) {
-        self.give_up();
     }
 }

@@ -150,23 +150,6 @@ impl UpstreamError {
             | Self::BodyTimeout { .. } => true,
         }
     }
-
-    /// Whether no connection could be made: another server may do better, the same one will not.
-    pub(super) fn is_connect(&self) -> bool {
-        matches!(
-            self,
-            Self::Dns { .. }
-                | Self::ConnectRefused { .. }
-                | Self::ConnectTimeout { .. }
-                | Self::Connect { .. }
-                | Self::Tls { .. }
-        )
-    }
-
-    /// Whether it speaks against the server, rather than against the client or the load.
-    pub(super) fn blames_server(&self) -> bool {
-        !matches!(self, Self::Busy { .. } | Self::Unsent { .. } | Self::RequestBody | Self::Request { .. })
-    }
 }
 
 /// The deepest cause: «connection reset by peer» instead of «connection error».

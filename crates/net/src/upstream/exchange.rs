@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri, Version, r
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::config::Retry;
 use super::connect::Target;
 use super::error::{UpstreamError, innermost};
 use super::lease::{Connection, Lease};
@@ -28,13 +29,35 @@ pub(super) struct Waits {
 /// A try without a response.
 pub(super) struct Failure {
     pub(super) error: UpstreamError,
-    /// The connection had served another request, was closed, and not a byte of a response had come.
-    pub(super) stale: bool,
+    /// On a connection that had served another request before, which the server may close at any time.
+    pub(super) reused: bool,
+    /// The connection was closed after the request was sent, and not a byte of a response had come.
+    pub(super) silent: bool,
 }
 
 impl Failure {
     pub(super) fn new(error: UpstreamError) -> Self {
-        Self { error, stale: false }
+        Self { error, reused: false, silent: false }
+    }
+
+    /// Whether the request met a connection that was on its way out.
+    pub(super) fn is_stale(&self) -> bool {
+        self.reused && (self.silent || matches!(self.error, UpstreamError::Unsent { .. }))
+    }
+
+    /// Whether it speaks against the server, rather than against the client, the load or the age of a connection.
+    pub(super) fn blames_server(&self) -> bool {
+        use UpstreamError as E;
+        !self.is_stale() && !matches!(self.error, E::Busy { .. } | E::RequestBody | E::Request { .. })
+    }
+
+    /// Whether a request of which no body was taken may be sent again; `is_safe`: its method is, and it has no body.
+    pub(super) fn may_repeat(&self, retry: Retry, is_safe: bool) -> bool {
+        match self.error {
+            UpstreamError::Request { .. } => false,
+            _ if !self.error.reached_origin() => true,
+            _ => retry == Retry::Safe && is_safe && self.is_stale(),
+        }
     }
 }
 
@@ -88,13 +111,14 @@ pub(super) async fn exchange(
     };
     let error = refused.error();
     let why = innermost(error);
+    let is_reset = http2_error(error).is_some_and(h2::Error::is_reset);
     let (unsent, answered) = match (&meter, before) {
         (Some(meter), Some((written, read))) => (meter.written_bytes() == written, meter.read_bytes() > read),
         _ => (is_refused_by_http2(error), false),
     };
     let verdict = if upload.has_failed() {
         UpstreamError::RequestBody
-    } else if error.is_parse() || error.is_parse_too_large() || (is_http2_reset(error) && !unsent) {
+    } else if error.is_parse() || error.is_parse_too_large() || (is_http2_fault(error) && !unsent) {
         UpstreamError::BadResponse { server: server(), why }
     } else if error.is_user() {
         UpstreamError::Request { why }
@@ -103,9 +127,12 @@ pub(super) async fn exchange(
     } else {
         UpstreamError::ClosedEarly { server: server(), why }
     };
-    lease.retire();
-    let stale = reused && !answered && matches!(verdict, UpstreamError::ClosedEarly { .. });
-    Err(Failure { error: verdict, stale })
+    // A stream alone says nothing about its connection.
+    if !is_reset {
+        lease.retire();
+    }
+    let silent = !answered && matches!(verdict, UpstreamError::ClosedEarly { .. });
+    Err(Failure { error: verdict, reused, silent })
 }
 
 /// Whether a request asks for another protocol on its connection (RFC 9110 § 7.8).
@@ -203,6 +230,6 @@ fn is_refused_by_http2(error: &hyper::Error) -> bool {
 }
 
 /// Whether the stream alone broke off, or the peer broke the rules of HTTP/2.
-fn is_http2_reset(error: &hyper::Error) -> bool {
+fn is_http2_fault(error: &hyper::Error) -> bool {
     http2_error(error).is_some_and(|error| !error.is_io())
 }

@@ -55,6 +55,7 @@ pub(super) struct Http2 {
     pub(super) id: u64,
     /// Requests at once that the server allows, as far as is known.
     streams_max: Arc<AtomicUsize>,
+    slot: Weak<Slot>,
 }
 
 impl Http2 {
@@ -75,6 +76,8 @@ pub(super) struct Lease {
     /// Whether another request was sent on it before.
     pub(super) reused: bool,
     touched: bool,
+    /// An HTTP/2 connection takes no more requests long before it ends, and counts as long as there are responses on it.
+    _slot: Option<Arc<Slot>>,
 }
 
 pub(super) enum Connection {
@@ -84,11 +87,12 @@ pub(super) enum Connection {
 
 impl Lease {
     pub(super) fn http1(pool: Arc<Pool>, connection: Http1, reused: bool) -> Self {
-        Self { pool, connection: Some(Connection::Http1(connection)), reused, touched: false }
+        Self { pool, connection: Some(Connection::Http1(connection)), reused, touched: false, _slot: None }
     }
 
     pub(super) fn http2(pool: Arc<Pool>, connection: Http2, reused: bool) -> Self {
-        Self { pool, connection: Some(Connection::Http2(connection)), reused, touched: false }
+        let slot = connection.slot.upgrade();
+        Self { pool, connection: Some(Connection::Http2(connection)), reused, touched: false, _slot: slot }
     }
 
     /// Makes a connection of a socket.
@@ -108,9 +112,11 @@ impl Lease {
                 allowed.store(connection.current_max_send_streams(), Ordering::Relaxed);
                 ended
             });
+            let slot = Arc::new(slot);
             static NEXT: AtomicU64 = AtomicU64::new(0);
-            let shared = Http2 { sender, id: NEXT.fetch_add(1, Ordering::Relaxed), streams_max };
-            tokio::spawn(drive(connection, Arc::new(slot), CancellationToken::new(), Arc::clone(&pool)));
+            let id = NEXT.fetch_add(1, Ordering::Relaxed);
+            let shared = Http2 { sender, id, streams_max, slot: Arc::downgrade(&slot) };
+            tokio::spawn(drive(connection, slot, CancellationToken::new(), Arc::clone(&pool)));
             pool.share(shared.clone());
             return Ok(Self::http2(pool, shared, false));
         }
@@ -174,7 +180,7 @@ async fn drive<C>(connection: C, slot: Arc<Slot>, close: CancellationToken, pool
 where
     C: Future<Output = Result<(), hyper::Error>>,
 {
-    let mut connection = std::pin::pin!(connection);
+    let mut connection = Box::pin(connection);
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
@@ -187,6 +193,9 @@ where
             () = tokio::time::sleep(Duration::from_millis(POOL_IDLE_MS)) => pool.sweep(),
         }
     }
+    // Only now its senders know, and the pool lets go of them.
+    drop(connection);
+    pool.sweep();
     drop(slot);
 }
 

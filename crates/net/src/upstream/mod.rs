@@ -178,23 +178,19 @@ impl Upstream {
                 }
                 Err(failure) => failure,
             };
-            if failure.error.blames_server() && !failure.stale {
+            if failure.blames_server() {
                 server.health().failed(Instant::now(), &failure.error.to_string());
             }
-            let again = !failure.error.reached_origin() || (failure.stale && is_safe && self.0.retry == Retry::Safe);
-            let lost = matches!(failure.error, UpstreamError::Request { .. });
-            // Another server may do better; with a stale connection the same one will.
-            if failure.error.is_connect() || matches!(failure.error, UpstreamError::Busy { .. }) {
-                if let Some(barred) = barred.get_mut(index) {
-                    *barred = true;
-                }
-            } else {
+            if upload.is_begun() || !failure.may_repeat(self.0.retry, is_safe) {
+                return Err(failure.error);
+            }
+            if failure.is_stale() || matches!(failure.error, UpstreamError::Unsent { .. }) {
+                // Its other idle connections have probably met the same end; a new one may do better.
                 server.pool.close_idle();
+            } else if let Some(barred) = barred.get_mut(index) {
+                *barred = true;
             }
             last = failure.error;
-            if !again || lost {
-                break;
-            }
         }
         Err(last)
     }
@@ -248,7 +244,7 @@ impl Upstream {
         };
         let (mut response, lease) = exchange(lease, &server.target, head, upload, self.0.waits, informational).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let held = Held { lease, upload: Arc::clone(upload), active };
+            let held = Held { lease, upload: Arc::clone(upload), _active: active };
             let idle_ms = self.0.waits.idle_ms;
             let response = response.map(|body| Body::wrap(Download::new(body, name(), idle_ms, held)));
             return Ok(UpstreamResponse { response, server: name(), upgraded: None });

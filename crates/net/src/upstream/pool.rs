@@ -61,6 +61,16 @@ struct State {
     closed: bool,
 }
 
+impl State {
+    /// Those who wait, in line: the first one of each want. What it cannot get, nobody behind it can who wants the same.
+    fn first_of_each(&self) -> Vec<(usize, Want)> {
+        let first = |wanted| self.waiting.iter().position(|(want, _)| *want == wanted).map(|index| (index, wanted));
+        let mut found: Vec<_> = [Want::Any, Want::Http1].into_iter().filter_map(first).collect();
+        found.sort_unstable_by_key(|(index, _)| *index);
+        found
+    }
+}
+
 /// A connection that carries several requests at once.
 struct Shared {
     connection: Http2,
@@ -157,13 +167,12 @@ impl Pool {
         self.state().idle.clear();
     }
 
-    /// Closes what has been idle for too long.
+    /// Lets go of what was closed, or has been idle for too long.
     pub(super) fn sweep(&self) {
-        let now = Instant::now();
-        let expired = |used: Instant| now.duration_since(used) >= Duration::from_millis(POOL_IDLE_MS);
         let mut state = self.state();
-        state.idle.retain(|(_, used)| !expired(*used));
-        state.shared.retain(|shared| shared.streams > 0 || !expired(shared.used));
+        state.idle.retain(|(connection, used)| connection.is_ready() && !is_expired(*used));
+        state.shared.retain(|shared| !shared.connection.is_closed());
+        state.shared.retain(|shared| shared.streams > 0 || !is_expired(shared.used));
     }
 
     /// Keeps nothing any more; what is in use goes on.
@@ -191,8 +200,7 @@ impl Pool {
             let (waiter, grant) = {
                 let mut state = self.state();
                 state.waiting.retain(|(_, waiter)| !waiter.is_closed());
-                let wants: Vec<Want> = state.waiting.iter().map(|(want, _)| *want).collect();
-                let found = wants.into_iter().enumerate().find_map(|(index, want)| {
+                let found = state.first_of_each().into_iter().find_map(|(index, want)| {
                     let grant = self.grant(&mut state, want)?;
                     Some((state.waiting.remove(index)?.1, grant))
                 });
@@ -208,8 +216,8 @@ impl Pool {
 
     /// What there is for a request now.
     fn grant(self: &Arc<Self>, state: &mut State, want: Want) -> Option<Grant> {
-        while let Some((connection, _)) = state.idle.pop() {
-            if connection.is_ready() {
+        while let Some((connection, used)) = state.idle.pop() {
+            if connection.is_ready() && !is_expired(used) {
                 return Some(Grant::Reuse(Lease::http1(Arc::clone(self), connection, true)));
             }
         }
@@ -274,4 +282,8 @@ impl Drop for Slot {
         }
         self.pool.dispatch();
     }
+}
+
+fn is_expired(used: Instant) -> bool {
+    used.elapsed() >= Duration::from_millis(POOL_IDLE_MS)
 }

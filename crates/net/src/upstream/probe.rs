@@ -69,8 +69,8 @@ impl Probe {
     /// A pool of its own for one connection: a full pool must not look like a sick server.
     async fn status(&self, target: &Target) -> Result<u16, String> {
         let wait = Duration::from_millis(self.check.timeout_ms);
-        let pool = Pool::new(1, false);
-        let slot = match pool.acquire(Want::Any, wait).await {
+        let pool = Closing(Pool::new(1, false));
+        let slot = match pool.0.acquire(Want::Any, wait).await {
             Ok(Grant::Open(slot)) => slot,
             Ok(Grant::Reuse(_)) | Err(_) => return Err("no connection".to_owned()),
         };
@@ -84,8 +84,16 @@ impl Probe {
         let waits = Waits { first_byte_ms: self.check.timeout_ms, idle_ms: self.check.timeout_ms };
         let upload = Upload::new(Body::empty());
         let answer = exchange(lease, target, &request.into_parts().0, &upload, waits, None).await;
-        pool.close();
         answer.map(|(response, _)| response.status().as_u16()).map_err(|failure| failure.error.to_string())
+    }
+}
+
+/// A pool that keeps nothing once its check is over, or was given up.
+struct Closing(Arc<Pool>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

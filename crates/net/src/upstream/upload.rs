@@ -13,14 +13,17 @@ use tokio::time::Instant;
 
 use crate::body::{Body, BodyError};
 
-/// The body, as the sender of the request sees it.
-pub(super) struct Upload(Mutex<State>);
+/// The body, as the sender of the request sees it. When it is dropped, no more of the body is wanted: a connection that
+/// still sends it breaks off, and the client's stream is let go.
+pub(super) struct Upload(Arc<Shared>);
+
+struct Shared(Mutex<State>);
 
 struct State {
     body: Body,
     /// Counts the tries, so that one that was given up cannot touch the body any more.
     attempt: u32,
-    /// Something of it was taken: it cannot be sent from the beginning again.
+    /// Something of it was taken.
     begun: bool,
     /// All of it was taken, or no more is wanted.
     finished: bool,
@@ -45,7 +48,7 @@ pub(super) enum Progress {
 
 impl Upload {
     pub(super) fn new(body: Body) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State {
+        Arc::new(Self(Arc::new(Shared(Mutex::new(State {
             body,
             attempt: 0,
             begun: false,
@@ -55,7 +58,7 @@ impl Upload {
             hungry: false,
             moved: Instant::now(),
             waker: None,
-        })))
+        })))))
     }
 
     /// Whether there is no body at all.
@@ -64,8 +67,13 @@ impl Upload {
         !state.begun && state.body.is_end_stream()
     }
 
+    /// Whether something of it was taken, so that it cannot be sent from the beginning again.
+    pub(super) fn is_begun(&self) -> bool {
+        self.state().begun
+    }
+
     /// The body for a try; none when something of it was taken before.
-    pub(super) fn lend(self: &Arc<Self>) -> Option<UploadBody> {
+    pub(super) fn lend(&self) -> Option<UploadBody> {
         let mut state = self.state();
         if state.begun {
             return None;
@@ -74,7 +82,7 @@ impl Upload {
         state.finished = state.body.is_end_stream();
         state.hungry = false;
         state.moved = Instant::now();
-        Some(UploadBody { upload: Arc::clone(self), attempt: state.attempt })
+        Some(UploadBody { shared: Arc::clone(&self.0), attempt: state.attempt })
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -96,18 +104,25 @@ impl Upload {
         self.state().finished
     }
 
-    /// No more of it is wanted: the connection that still sends it breaks off.
-    pub(super) fn abandon(&self) {
-        let waker = {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state()
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let (waker, _body) = {
             let mut state = self.state();
             state.abandoned = true;
-            state.waker.take()
+            (state.waker.take(), std::mem::take(&mut state.body))
         };
         if let Some(waker) = waker {
             waker.wake();
         }
     }
+}
 
+impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,7 +130,7 @@ impl Upload {
 
 /// The body, as the connection sees it.
 pub(super) struct UploadBody {
-    upload: Arc<Upload>,
+    shared: Arc<Shared>,
     attempt: u32,
 }
 
@@ -124,7 +139,7 @@ impl http_body::Body for UploadBody {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let mut state = self.upload.state();
+        let mut state = self.shared.state();
         if state.abandoned || state.attempt != self.attempt {
             return Poll::Ready(Some(Err("no more of the request's body is wanted".into())));
         }
@@ -146,17 +161,17 @@ impl http_body::Body for UploadBody {
         frame
     }
     fn is_end_stream(&self) -> bool {
-        self.upload.state().body.is_end_stream()
+        self.shared.state().body.is_end_stream()
     }
     fn size_hint(&self) -> SizeHint {
-        self.upload.state().body.size_hint()
+        self.shared.state().body.size_hint()
     }
 }
 
 impl Drop for UploadBody {
     /// The connection lets go of a body when its length is reached, without asking for the end.
     fn drop(&mut self) {
-        let mut state = self.upload.state();
+        let mut state = self.shared.state();
         if state.attempt == self.attempt && !state.finished {
             state.finished = true;
             state.moved = Instant::now();

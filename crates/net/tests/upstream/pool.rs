@@ -1,13 +1,15 @@
 //! Bounds, reuse and the queue.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use net::{QUEUE_MAX, Upstream, UpstreamConfig};
+use net::{QUEUE_MAX, Upstream, UpstreamConfig, UpstreamProtocol};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::fake::{Fake, answer_all, config, fetch, get, idle, ok, read_head, until, word};
+use crate::http2::{say, serve};
 
 /// A server that answers a request for each permit.
 async fn gated() -> (Fake, Arc<Semaphore>) {
@@ -112,4 +114,45 @@ async fn dropping_the_last_handle_closes_the_idle_connections() {
     assert_eq!(closed.available_permits(), 0);
     drop(upstream);
     until("the server sees the end", || closed.available_permits() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn requests_given_up_at_any_moment_leave_nothing_behind() {
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let fake = Fake::start(move |_, stream| async move {
+            if protocol == UpstreamProtocol::Http1 {
+                answer_all(stream, &ok("hi")).await;
+            } else {
+                serve(stream, |_, _, respond| async move { say(respond, "hi".to_owned()) }).await;
+            }
+        })
+        .await;
+        let settings = UpstreamConfig { protocol, max_connections: 4, ..config(&[&fake.url]) };
+        let upstream = Upstream::new(settings).expect("settings");
+        let mut requests = JoinSet::new();
+        // Fewer than may wait.
+        for number in 0..1_000_u64 {
+            let shared = upstream.clone();
+            requests.spawn(async move {
+                let patience = Duration::from_micros(number * 37 % 30_000);
+                if number % 10 == 0 {
+                    fetch(&shared, get("/")).await;
+                    return true;
+                }
+                tokio::time::timeout(patience, fetch(&shared, get("/"))).await.is_ok()
+            });
+            if number % 100 == 0 {
+                tokio::task::yield_now().await;
+            }
+            assert!(upstream.state()[0].connections <= 4);
+        }
+        let mut answered = 0;
+        while let Some(done) = requests.join_next().await {
+            answered += usize::from(done.expect("no panic"));
+        }
+        assert!(answered >= 100, "those that waited got their answer, not {answered}");
+        until("nothing is active", || upstream.state()[0].active == 0).await;
+        until("what is open is idle", || upstream.state()[0].connections == upstream.state()[0].idle).await;
+        assert_eq!(fetch(&upstream, get("/")).await.1, "hi", "{protocol:?}");
+    }
 }
