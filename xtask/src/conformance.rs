@@ -99,6 +99,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Failed> {
     let mut tests = run_tests(&suite, &cache, &options.only, &folder)?;
     if !options.only.is_empty() {
         tests.retain(|test| options.only.contains(&test.id));
+        if tests.len() < options.only.len() {
+            return Err(Failed(format!("only {} of these tests are in the suite", tests.len())));
+        }
         tests.iter_mut().for_each(|test| test.depends_on.clear());
     }
     let verdicts = verdicts(&tests);
