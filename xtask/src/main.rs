@@ -4,6 +4,7 @@
 mod bench;
 mod browse;
 mod conformance;
+mod herd;
 mod shell;
 mod up;
 

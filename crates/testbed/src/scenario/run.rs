@@ -39,7 +39,7 @@ pub async fn run(text: &str) -> Result<(), String> {
         now_ms.fetch_add(step.advance_s * 1_000, Ordering::SeqCst);
         let run = Run { step, edge, origin: &origin, gate: &gate, now_ms: clock() };
         let doing = step.request.as_deref().or(step.raw.as_deref()).unwrap_or("the clock");
-        run.hold().await.map_err(|why| format!("step {} ({doing}): {why}", index + 1))?;
+        run.hold().await.map_err(|why| format!("step {} ({}): {why}", index + 1, doing.escape_debug()))?;
     }
     Ok(())
 }
