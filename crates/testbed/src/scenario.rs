@@ -47,7 +47,8 @@
 //! ```
 //!
 //! Headers are expected in five forms: `Name: value` (all its lines, joined by `, `), `Name` (is there), `!Name` (is not
-//! there), `Name ~ text` (holds the text), `Name !~ text` (does not, or is not there). In all texts of headers `{now}`, `{now+60}` and `{now-60}` are dates.
+//! there), `Name ~ text` (holds the text), `Name !~ text` (does not, or is not there). In all texts of headers `{now}`, `{now+60}` and `{now-60}` are dates; in those that
+//! a client sends, `{saw Name}` is what the origin last saw of a header.
 
 mod client;
 mod expect;

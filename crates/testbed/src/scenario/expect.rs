@@ -49,6 +49,13 @@ pub(super) fn with_dates(text: &str, now_ms: u64) -> String {
     done + rest
 }
 
+/// `text` with `{saw Name}` as the value of that field in `seen`.
+pub(super) fn with_seen(text: &str, seen: &Fields) -> String {
+    let Some((before, rest)) = text.split_once("{saw ") else { return text.to_owned() };
+    let (name, after) = rest.split_once('}').expect("{saw Name} ends with a brace");
+    format!("{before}{}{after}", seen.get(name).unwrap_or_default())
+}
+
 /// `Name: value` as a field.
 pub(super) fn field(line: &str) -> (String, String) {
     let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("{line:?} is no header; write Name: value"));
@@ -82,6 +89,14 @@ mod tests {
             assert_eq!(mismatch(expectation, &fields).is_none(), holds, "{expectation}");
         }
         assert_eq!(mismatch("Age: 1", &fields).unwrap(), "expected «Age: 1», got \"10\"");
+    }
+
+    #[test]
+    fn what_the_origin_saw() {
+        let seen = Fields(vec![field("Via: 1.1 a"), field("Via: 1.1 b")]);
+        assert_eq!(with_seen("Via: x, {saw via}; y", &seen), "Via: x, 1.1 a, 1.1 b; y");
+        assert_eq!(with_seen("Via: {saw Age}", &seen), "Via: ");
+        assert_eq!(with_seen("Via: saw", &seen), "Via: saw");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Response, closes, read, send};
-use super::expect::{mismatch, with_dates};
+use super::expect::{mismatch, with_dates, with_seen};
 use super::origin::{Gate, Origin};
 use super::{Scenario, Step};
 use crate::EVENTUALLY_MS;
@@ -90,7 +90,9 @@ impl Run<'_> {
             return Some(raw.clone().into_bytes());
         }
         let mut bytes = format!("{} HTTP/1.1\r\n", self.step.request.as_ref()?);
-        let mut lines: Vec<String> = self.step.headers.iter().map(|line| with_dates(line, self.now_ms)).collect();
+        let seen = self.origin.asked().pop().unwrap_or_default().fields;
+        let line = |line: &String| with_seen(&with_dates(line, self.now_ms), &seen);
+        let mut lines: Vec<String> = self.step.headers.iter().map(line).collect();
         if !lines.iter().any(|line| line.to_ascii_lowercase().starts_with("host:")) {
             lines.insert(0, "Host: shop.example".to_owned());
         }
