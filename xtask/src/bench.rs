@@ -13,6 +13,7 @@ use http::Request;
 use http_body_util::BodyExt;
 use net::{Body, ClientLimits, HttpClient};
 
+use crate::herd;
 use crate::shell::{Failed, install, release_binary, target};
 use crate::up::Up;
 
@@ -41,6 +42,7 @@ pub(crate) fn run(quick: bool) -> Result<(), Failed> {
         if quick { 1 } else { 3 },
     )?);
     rows.push(runtime.block_on(memory(&binary, folder.path(), if quick { 512 * MIB } else { 5 * 1_024 * MIB }))?);
+    rows.push(runtime.block_on(one_fetch(&binary, if quick { 2_000 } else { 10_000 }))?);
     let mut table = String::from("| what | measured | bound | |\n| --- | --- | --- | --- |\n");
     for row in rows {
         let mark = if row.met { "met" } else { "MISSED" };
@@ -240,6 +242,22 @@ async fn transfer(up: &Up, bytes: u64) -> Result<u64, Failed> {
         return Err(Failed(format!("{digest} came back for {}", doc.digest)));
     }
     Ok(length)
+}
+
+/// Many clients for one cold object.
+async fn one_fetch(binary: &Path, clients: usize) -> Result<Row, Failed> {
+    let herd = herd::run(binary, clients).await?;
+    let (first, last) = (herd.first.as_secs_f64(), herd.last.as_secs_f64());
+    Ok(Row {
+        what: format!("{} simultaneous clients for one cold object that takes its origin 1 s", herd.clients),
+        measured: format!(
+            "{} origin requests; last byte of the first client after {first:.2} s, of the last after {last:.2} s: {:.2} ×",
+            herd.origin_requests,
+            herd.ratio()
+        ),
+        bound: "1 origin request; 1.2 ×".to_owned(),
+        met: herd.origin_requests == 1 && herd.ratio() <= 1.2,
+    })
 }
 
 /// The length and the BLAKE3 digest of a body that is not kept.

@@ -1,8 +1,10 @@
-//! Developer commands: `cargo xtask test`, `cargo xtask browse`, `cargo xtask bench`.
+//! Developer commands: `cargo xtask test`, `cargo xtask browse`, `cargo xtask conformance`, `cargo xtask bench`.
 #![expect(clippy::print_stdout, reason = "a developer command that prints what it does")]
 
 mod bench;
 mod browse;
+mod conformance;
+mod herd;
 mod shell;
 mod up;
 
@@ -33,6 +35,8 @@ enum Command {
         #[arg(long, default_value_t = 40)]
         pages: usize,
     },
+    /// Run the public test suite for HTTP caches, and compare the score with what is expected
+    Conformance(conformance::Options),
     /// Measure what can be measured, and print it beside its bound
     Bench {
         /// Smaller bodies and fewer rounds
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Test { quick } => test(quick),
         Command::Browse { pages } => browse::run(pages),
+        Command::Conformance(options) => conformance::run(&options),
         Command::Bench { quick } => bench::run(quick),
     };
     match done {
@@ -60,6 +65,7 @@ fn test(quick: bool) -> Result<(), Failed> {
     step("format", || cargo(&["fmt", "--all", "--check"]))?;
     step("lints", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     step("tests", || cargo(&["test", "--workspace"]))?;
+    step("conformance", || conformance::run(&conformance::Options::default()))?;
     if !quick {
         step("browser", || browse::run(12))?;
     }

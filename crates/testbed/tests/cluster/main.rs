@@ -9,4 +9,5 @@ mod failures;
 mod files;
 mod invalidation;
 mod routing;
+mod scenarios;
 mod wire;
