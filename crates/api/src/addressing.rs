@@ -181,6 +181,13 @@ pub fn host_name(host: &str) -> Cow<'_, str> {
     }
 }
 
+/// Whether `text` is a hostname as zones name them: lower case, without port and without a dot at its end (RFC 1123 § 2.1).
+pub fn is_hostname(text: &str) -> bool {
+    text.len() <= 253
+        && text.split('.').all(|label| !label.is_empty() && label.len() <= 63)
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
