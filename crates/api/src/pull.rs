@@ -234,6 +234,20 @@ pub struct HealthCheckDoc {
     pub unhealthy_after: u32,
 }
 
+impl HealthCheckDoc {
+    /// A check of `path` with every other setting at its default.
+    pub fn new(path: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            interval_ms: default_interval_ms(),
+            timeout_ms: default_check_ms(),
+            statuses: default_statuses(),
+            healthy_after: two(),
+            unhealthy_after: two(),
+        }
+    }
+}
+
 fn default_interval_ms() -> u32 {
     5_000
 }

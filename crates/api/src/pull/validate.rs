@@ -263,8 +263,8 @@ fn key(key: &KeyDoc) -> Result<(), String> {
     let mut known = HashSet::new();
     each("key.cookies", &key.cookies, |name| {
         // A cookie's name is a token (RFC 6265 § 4.1.1), as a header's name is; unlike it, its case counts.
-        if HeaderName::from_bytes(name.as_bytes()).is_err() || name.len() > MAX_TEXT_BYTES {
-            return Err(format!("{:?} is not the name of a cookie", shortened(name)));
+        if header_name(name).is_err() {
+            return Err(format!("{:?} is not the name of a cookie; write a whole name, without *", shortened(name)));
         }
         if known.insert(name.as_str()) { Ok(()) } else { Err(format!("{name} is named twice")) }
     })?;
@@ -352,9 +352,12 @@ fn name_pattern(pattern: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The name of a header. `*` may stand in one (RFC 9110 § 5.6.2), but whoever writes it means a pattern.
 fn header_name(text: &str) -> Result<HeaderName, String> {
-    let name = HeaderName::from_bytes(text.as_bytes()).ok().filter(|_| text.len() <= MAX_TEXT_BYTES);
-    name.ok_or_else(|| format!("{:?} is not the name of a header; use something like X-Shop", shortened(text)))
+    let name = HeaderName::from_bytes(text.as_bytes()).ok();
+    name.filter(|_| text.len() <= MAX_TEXT_BYTES && !text.contains('*')).ok_or_else(|| {
+        format!("{:?} is not the name of a header; write a whole name like X-Shop, without *", shortened(text))
+    })
 }
 
 /// Checks a list of at most [`MAX_LIST`], and says of an error which entry has it.

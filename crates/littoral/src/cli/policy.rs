@@ -1,0 +1,248 @@
+//! The flags of a pull zone's policy: the same for `zone add`, `zone set` and `edge --upstream`.
+//!
+//! A flag that is given replaces the setting, a list as a whole; an empty text empties a list or takes a setting away. What
+//! a flag cannot say (patterns with commas in them, for example), a zone file can.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use api::PullDoc;
+use api::pull::{
+    CachePolicy, HeaderChange, HealthCheckDoc, MAX_CA_BYTES, OriginProtocol, QueryKey, RequestMatch, RetryDoc,
+    UpstreamDoc,
+};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgAction, Args};
+use ipnet::IpNet;
+
+use crate::cli::error::CliError;
+use crate::cli::human;
+use crate::cli::policy_values::{
+    self as values, Emptied, Ttl, alias, bypass, default_time, header_change, query, time, ttl, upstream, word,
+};
+
+/// What can be said of a policy.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+#[command(next_help_heading = "In front of a website")]
+pub struct PolicyArgs {
+    /// A server of the website, like http://127.0.0.1:3000 or https://10.0.0.5:8443,weight=2; may be repeated
+    #[arg(long = "upstream", value_name = "URL[,weight=N]", value_parser = upstream)]
+    pub upstreams: Vec<Emptied<UpstreamDoc>>,
+    /// What is cached where responses leave it open: safe, or all that the RFCs allow
+    #[arg(long, value_name = "POLICY", value_parser = PossibleValuesParser::new(["safe", "rfc"]).try_map(|text| word(&text)))]
+    pub policy: Option<CachePolicy>,
+    /// `Host` to send to the servers [default: the one that was asked for]
+    #[arg(long, value_name = "HOST")]
+    pub origin_host: Option<String>,
+    /// Name for the servers' certificate [default: their name]
+    #[arg(long, value_name = "NAME")]
+    pub sni: Option<String>,
+    /// Take any certificate from the servers
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub no_verify: Option<bool>,
+    /// File with certificates (PEM) to trust beside the public ones
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// HTTP to speak to the servers
+    #[arg(long, value_name = "HTTP", value_parser = PossibleValuesParser::new(["auto", "http1", "http2"]).try_map(|text| word(&text)))]
+    pub protocol: Option<OriginProtocol>,
+    /// Longest wait for a connection to a server
+    #[arg(long, value_name = "N")]
+    pub connect_ms: Option<u32>,
+    /// Longest wait for the head of a response
+    #[arg(long, value_name = "N")]
+    pub first_byte_ms: Option<u32>,
+    /// Longest silence within a body
+    #[arg(long, value_name = "N")]
+    pub idle_ms: Option<u32>,
+    /// Longest wait for somebody else's fetch of the same
+    #[arg(long, value_name = "N")]
+    pub wait_ms: Option<u32>,
+    /// Connections to each server
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<u32>,
+    /// Requests to send again: those of which nothing was sent, or safe ones too
+    #[arg(long, value_name = "WHICH", value_parser = PossibleValuesParser::new(["unsent", "safe"]).try_map(|text| word(&text)))]
+    pub retry: Option<RetryDoc>,
+    /// Path to ask each server for regularly, to know whether it is well
+    #[arg(long, value_name = "PATH")]
+    pub health: Option<String>,
+    /// Header to set in requests to the servers, or to remove ('NAME:'); may be repeated
+    #[arg(long = "request-header", value_name = "NAME: VALUE", value_parser = header_change)]
+    pub request_headers: Vec<Emptied<HeaderChange>>,
+    /// Header to set in responses, or to remove ('NAME:'); may be repeated
+    #[arg(long = "response-header", value_name = "NAME: VALUE", value_parser = header_change)]
+    pub response_headers: Vec<Emptied<HeaderChange>>,
+    /// How long a response is fresh that does not say, like 5m
+    #[arg(long, value_name = "DURATION", value_parser = default_time)]
+    pub default_ttl: Option<Emptied<u32>>,
+    /// Rule about responses, like 'path=/img/*,type=image/*,ttl=1h' or 'status=404,ttl=10s'; also grace= (stale if error),
+    /// revalidate= (stale while revalidate) and caching=force|never; may be repeated, the first that fits counts.
+    /// Of a zone without --upstream: how long a file is fresh, like 1h
+    #[arg(long, value_name = "RULE|DURATION", value_parser = ttl)]
+    pub ttl: Vec<Emptied<Ttl>>,
+    /// How long a response may be served past its freshness while it is asked about
+    #[arg(long, value_name = "DURATION", value_parser = time)]
+    pub stale_while_revalidate: Option<u32>,
+    /// How long it may be served past its freshness while the origin is away, like 1d
+    #[arg(long, value_name = "DURATION", value_parser = time)]
+    pub stale_if_error: Option<u32>,
+    /// Query parameters that count: all, none, sorted, only:a,b or except:utm_*
+    #[arg(long, value_name = "WHICH", value_parser = query)]
+    pub query: Option<QueryKey>,
+    /// Header whose value makes a page another one; may be repeated
+    #[arg(long = "key-header", value_name = "NAME", value_parser = values::text)]
+    pub key_headers: Vec<Emptied<String>>,
+    /// Cookie whose value makes a page another one; may be repeated
+    #[arg(long = "key-cookie", value_name = "NAME", value_parser = values::text)]
+    pub key_cookies: Vec<Emptied<String>>,
+    /// Host that is taken for another one, like www.shop.example=shop.example; may be repeated
+    #[arg(long = "alias", value_name = "ALIAS=HOST", value_parser = alias)]
+    pub aliases: Vec<Emptied<(String, String)>>,
+    /// Requests that are not cached, like 'path=/admin/*' or 'cookie=session*,header=X-Debug,query=preview'; may be
+    /// repeated
+    #[arg(long, value_name = "CONDITIONS", value_parser = bypass)]
+    pub bypass: Vec<Emptied<RequestMatch>>,
+    /// Remove Set-Cookie from responses that are cached
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub strip_set_cookie: Option<bool>,
+    /// Largest response to cache, like 64MiB
+    #[arg(long, value_name = "SIZE")]
+    pub max_object: Option<crate::config::Size>,
+    /// Tags to take from one response
+    #[arg(long, value_name = "N")]
+    pub max_tags: Option<u32>,
+    /// Network whose X-Forwarded-* is believed, like 10.0.0.0/8; may be repeated
+    #[arg(long = "trust", value_name = "NETWORK", value_parser = values::network)]
+    pub trusted_networks: Vec<Emptied<IpNet>>,
+    /// Network that may PURGE and explain without a token; may be repeated
+    #[arg(long = "purge-from", value_name = "NETWORK", value_parser = values::network)]
+    pub purge_networks: Vec<Emptied<IpNet>>,
+}
+
+impl PolicyArgs {
+    /// Whether nothing was said.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Changes `pull` where something was said; makes one where there is none and servers are named. `--upstream ''` takes
+    /// it away.
+    ///
+    /// # Errors
+    /// Flags that need servers where there are none; a file that cannot be read.
+    pub fn apply(self, pull: Option<Box<PullDoc>>) -> Result<Option<Box<PullDoc>>, CliError> {
+        if self.is_empty() {
+            return Ok(pull);
+        }
+        let upstreams: Vec<_> = self.upstreams.iter().cloned().filter_map(Emptied::value).collect();
+        let Some(mut pull) = pull.or_else(|| (!upstreams.is_empty()).then(|| Box::new(PullDoc::new(Vec::new())))) else {
+            return Err(CliError::usage("these flags are about a zone in front of a website, and no server is named")
+                .with_hint("name the website's server with --upstream URL"));
+        };
+        if !self.upstreams.is_empty() && upstreams.is_empty() {
+            return if (Self { upstreams: Vec::new(), ..self }).is_empty() {
+                Ok(None)
+            } else {
+                Err(CliError::usage("--upstream '' makes the zone one without a policy; leave the other flags away"))
+            };
+        }
+        self.apply_servers(&mut pull)?;
+        self.apply_caching(&mut pull)?;
+        Ok(Some(pull))
+    }
+
+    /// What is about the way to the servers.
+    fn apply_servers(&self, pull: &mut PullDoc) -> Result<(), CliError> {
+        replace(&mut pull.upstreams, &self.upstreams);
+        text(&mut pull.origin_host, self.origin_host.as_deref());
+        text(&mut pull.sni, self.sni.as_deref());
+        pull.verify = self.no_verify.map_or(pull.verify, |off| !off);
+        if let Some(file) = &self.ca {
+            pull.ca = if file.as_os_str().is_empty() { None } else { Some(read_ca(file)?) };
+        }
+        pull.protocol = self.protocol.unwrap_or(pull.protocol);
+        let timeouts = &mut pull.timeouts;
+        for (setting, said) in [
+            (&mut timeouts.connect_ms, self.connect_ms),
+            (&mut timeouts.first_byte_ms, self.first_byte_ms),
+            (&mut timeouts.idle_ms, self.idle_ms),
+            (&mut timeouts.wait_ms, self.wait_ms),
+            (&mut pull.max_connections, self.max_connections),
+        ] {
+            *setting = said.unwrap_or(*setting);
+        }
+        pull.retry = self.retry.unwrap_or(pull.retry);
+        if let Some(path) = &self.health {
+            pull.health = match (pull.health.take(), path.as_str()) {
+                (_, "") => None,
+                (Some(health), path) => Some(HealthCheckDoc { path: path.to_owned(), ..health }),
+                (None, path) => Some(HealthCheckDoc::new(path)),
+            };
+        }
+        replace(&mut pull.request_headers, &self.request_headers);
+        replace(&mut pull.response_headers, &self.response_headers);
+        Ok(())
+    }
+
+    /// What is about caching.
+    fn apply_caching(&self, pull: &mut PullDoc) -> Result<(), CliError> {
+        pull.policy = self.policy.unwrap_or(pull.policy);
+        if let Some(time) = &self.default_ttl {
+            pull.default_ttl_s = time.clone().value();
+        }
+        if !self.ttl.is_empty() {
+            let rules = self.ttl.iter().cloned().filter_map(Emptied::value).map(Ttl::rule);
+            pull.rules = rules.collect::<Result<_, _>>().map_err(CliError::usage)?;
+        }
+        pull.stale_while_revalidate_s = self.stale_while_revalidate.unwrap_or(pull.stale_while_revalidate_s);
+        pull.stale_if_error_s = self.stale_if_error.unwrap_or(pull.stale_if_error_s);
+        if let Some(query) = &self.query {
+            pull.key.query.clone_from(query);
+        }
+        replace(&mut pull.key.headers, &self.key_headers);
+        replace(&mut pull.key.cookies, &self.key_cookies);
+        if !self.aliases.is_empty() {
+            let aliases: Vec<_> = self.aliases.iter().cloned().filter_map(Emptied::value).collect();
+            let count = aliases.len();
+            pull.key.host_aliases = aliases.into_iter().collect::<BTreeMap<_, _>>();
+            if pull.key.host_aliases.len() != count {
+                return Err(CliError::usage("--alias: one host is given as an alias of two others"));
+            }
+        }
+        replace(&mut pull.bypass, &self.bypass);
+        pull.strip_set_cookie = self.strip_set_cookie.unwrap_or(pull.strip_set_cookie);
+        pull.max_object_bytes = self.max_object.map_or(pull.max_object_bytes, |size| size.0);
+        pull.max_tags = self.max_tags.unwrap_or(pull.max_tags);
+        replace(&mut pull.trusted_networks, &self.trusted_networks);
+        replace(&mut pull.purge_networks, &self.purge_networks);
+        Ok(())
+    }
+}
+
+/// Replaces a list, if something was said of it.
+fn replace<T: Clone>(list: &mut Vec<T>, said: &[Emptied<T>]) {
+    if !said.is_empty() {
+        *list = said.iter().cloned().filter_map(Emptied::value).collect();
+    }
+}
+
+/// Replaces a text, if something was said of it.
+fn text(setting: &mut Option<String>, said: Option<&str>) {
+    if let Some(text) = said {
+        *setting = (!text.is_empty()).then(|| text.to_owned());
+    }
+}
+
+fn read_ca(file: &Path) -> Result<String, CliError> {
+    let cannot = |why: &dyn std::fmt::Display| {
+        CliError::failed(format!("cannot read the certificates {}: {why}", human::file_name(file)))
+    };
+    let mut text = String::new();
+    // One byte more than is allowed, so that validation finds a longer file too long.
+    let opened = File::open(file).map_err(|error| cannot(&error))?;
+    opened.take(MAX_CA_BYTES as u64 + 1).read_to_string(&mut text).map_err(|error| cannot(&error))?;
+    Ok(text)
+}
