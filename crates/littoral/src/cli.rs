@@ -7,8 +7,11 @@ pub mod error;
 pub mod globals;
 pub mod human;
 pub mod output;
+pub mod policy;
+pub mod policy_values;
 pub mod session;
 pub mod values;
+pub mod zone_file;
 
 mod completions;
 mod download;
@@ -70,8 +73,8 @@ enum Command {
     /// Run only the router role of a configuration file
     #[command(after_help = "Example:\n  littoral router --config littoral.toml")]
     Router(RoleArgs),
-    /// Run an edge, from a configuration file or from flags
-    Edge(EdgeArgs),
+    /// Run an edge: in front of a website, or as part of a CDN
+    Edge(Box<EdgeArgs>),
     #[command(flatten)]
     Client(ClientCommand),
 }
@@ -152,7 +155,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Origin(args) => return roles::run(Which::Origin, &args, &globals).await,
         Command::Monitor(args) => return roles::run(Which::Monitor, &args, &globals).await,
         Command::Router(args) => return roles::run(Which::Router, &args, &globals).await,
-        Command::Edge(args) => return roles::run_edge(args, &globals).await,
+        Command::Edge(args) => return roles::run_edge(*args, &globals).await,
         Command::Client(command) => command,
     };
     tokio::select! {

@@ -13,14 +13,13 @@ use api::pull::{
     CachePolicy, HeaderChange, HealthCheckDoc, MAX_CA_BYTES, OriginProtocol, QueryKey, RequestMatch, RetryDoc,
     UpstreamDoc,
 };
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
 use ipnet::IpNet;
 
 use crate::cli::error::CliError;
 use crate::cli::human;
 use crate::cli::policy_values::{
-    self as values, Emptied, Ttl, alias, bypass, default_time, header_change, query, time, ttl, upstream, word,
+    self as values, Emptied, Ttl, alias, bypass, default_time, header_change, one_of, query, time, ttl, upstream,
 };
 
 /// What can be said of a policy.
@@ -31,7 +30,7 @@ pub struct PolicyArgs {
     #[arg(long = "upstream", value_name = "URL[,weight=N]", value_parser = upstream)]
     pub upstreams: Vec<Emptied<UpstreamDoc>>,
     /// What is cached where responses leave it open: safe, or all that the RFCs allow
-    #[arg(long, value_name = "POLICY", value_parser = PossibleValuesParser::new(["safe", "rfc"]).try_map(|text| word(&text)))]
+    #[arg(long, value_name = "POLICY", value_parser = one_of::<CachePolicy>(&["safe", "rfc"]))]
     pub policy: Option<CachePolicy>,
     /// `Host` to send to the servers [default: the one that was asked for]
     #[arg(long, value_name = "HOST")]
@@ -46,7 +45,7 @@ pub struct PolicyArgs {
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
     /// HTTP to speak to the servers
-    #[arg(long, value_name = "HTTP", value_parser = PossibleValuesParser::new(["auto", "http1", "http2"]).try_map(|text| word(&text)))]
+    #[arg(long, value_name = "HTTP", value_parser = one_of::<OriginProtocol>(&["auto", "http1", "http2"]))]
     pub protocol: Option<OriginProtocol>,
     /// Longest wait for a connection to a server
     #[arg(long, value_name = "N")]
@@ -64,7 +63,7 @@ pub struct PolicyArgs {
     #[arg(long, value_name = "N")]
     pub max_connections: Option<u32>,
     /// Requests to send again: those of which nothing was sent, or safe ones too
-    #[arg(long, value_name = "WHICH", value_parser = PossibleValuesParser::new(["unsent", "safe"]).try_map(|text| word(&text)))]
+    #[arg(long, value_name = "WHICH", value_parser = one_of::<RetryDoc>(&["unsent", "safe"]))]
     pub retry: Option<RetryDoc>,
     /// Path to ask each server for regularly, to know whether it is well
     #[arg(long, value_name = "PATH")]
@@ -138,7 +137,8 @@ impl PolicyArgs {
             return Ok(pull);
         }
         let upstreams: Vec<_> = self.upstreams.iter().cloned().filter_map(Emptied::value).collect();
-        let Some(mut pull) = pull.or_else(|| (!upstreams.is_empty()).then(|| Box::new(PullDoc::new(Vec::new())))) else {
+        let Some(mut pull) = pull.or_else(|| (!upstreams.is_empty()).then(|| Box::new(PullDoc::new(Vec::new()))))
+        else {
             return Err(CliError::usage("these flags are about a zone in front of a website, and no server is named")
                 .with_hint("name the website's server with --upstream URL"));
         };

@@ -1,6 +1,7 @@
 //! From the texts of policy flags to what they mean. Whether that is in its bounds is checked where the whole policy is.
 
 use api::pull::{CacheRule, Caching, HeaderChange, MAX_TTL_S, QueryKey, RequestMatch, StatusRange, UpstreamDoc};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 
@@ -59,17 +60,19 @@ impl Ttl {
     pub fn plain(self) -> Result<u32, String> {
         match self {
             Self::Plain(seconds) => Ok(seconds),
-            Self::Rule(_) => Err("--ttl: a zone of files has one time for all, like 1h; rules need --upstream".to_owned()),
+            Self::Rule(_) => {
+                Err("--ttl: a zone of files has one time for all, like 1h; rules need --upstream".to_owned())
+            }
         }
     }
 }
 
-/// A word of the API, like `safe`.
-///
-/// # Errors
-/// There is no such word.
-pub fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    serde_json::from_value(text.into()).map_err(|error| error.to_string())
+/// Takes one of the words that the API has for a `T`, like `safe`.
+pub fn one_of<T: DeserializeOwned + Clone + Send + Sync + 'static>(
+    words: &'static [&'static str],
+) -> impl TypedValueParser<Value = T> {
+    let meaning = |word: String| serde_json::from_value::<T>(word.into()).map_err(|error| error.to_string());
+    PossibleValuesParser::new(words).try_map(meaning)
 }
 
 /// Any text.
@@ -152,7 +155,8 @@ pub fn ttl(text: &str) -> Result<Emptied<Ttl>, String> {
 fn rule(text: &str) -> Result<CacheRule, String> {
     let mut rule = CacheRule::default();
     for member in text.split(',') {
-        let (name, value) = member.split_once('=').ok_or_else(|| format!("{member:?} is not of the form NAME=VALUE"))?;
+        let (name, value) =
+            member.split_once('=').ok_or_else(|| format!("{member:?} is not of the form NAME=VALUE"))?;
         let said = |why: String| format!("{name}: {why}");
         match name {
             "path" => once(&mut rule.path, name, value.to_owned())?,
@@ -169,7 +173,9 @@ fn rule(text: &str) -> Result<CacheRule, String> {
                 }
             }
             _ => {
-                return Err(format!("there is no {name:?}; use path, status, type, ttl, grace, revalidate and caching"));
+                return Err(format!(
+                    "there is no {name:?}; use path, status, type, ttl, grace, revalidate and caching"
+                ));
             }
         }
     }
