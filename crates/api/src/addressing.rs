@@ -83,6 +83,11 @@ impl Zones {
         self.by_host.get(&*host_name(host)).or(self.catch_all.as_ref())
     }
 
+    /// Every zone, in no order.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<ZoneDoc>> {
+        self.by_name.values()
+    }
+
     /// The zone of that name.
     pub fn by_name(&self, name: &ZoneName) -> Option<&Arc<ZoneDoc>> {
         self.by_name.get(name)
