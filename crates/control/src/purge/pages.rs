@@ -18,8 +18,9 @@ const HOSTS_SHOWN: usize = 10;
 
 /// The page that a URL at `host` names in a pull zone.
 pub(super) fn page(zone: &ZoneDoc, pull: &PullDoc, host: &str, target: &str) -> Result<ZonePage, Problem> {
-    let host = known_host(zone, pull, host)?;
-    let url = pull.key.url_key(&host, &as_requested(target)?);
+    known_host(zone, pull, host)?;
+    // The host as it was written: the key is made of that.
+    let url = pull.key.url_key(host, &as_requested(target)?);
     Ok(ZonePage { zone: zone.name.clone(), url })
 }
 
