@@ -16,6 +16,7 @@ pub mod zone_file;
 mod completions;
 mod download;
 mod events;
+mod explain;
 mod fetch;
 mod get;
 mod locate;
@@ -30,6 +31,7 @@ mod rm;
 mod status;
 mod sync;
 mod tokens;
+mod zone_show;
 mod zones;
 
 use std::process::ExitCode;
@@ -99,11 +101,14 @@ enum ClientCommand {
     /// Show the edges
     Nodes(nodes::NodesArgs),
     /// Show, make, change and delete zones
+    #[command(visible_alias = "zone")]
     Zones(zones::ZonesArgs),
     /// Show, make and delete tokens
     Tokens(tokens::TokensArgs),
     /// Show where a file is read from at some place, and why
     Locate(locate::LocateArgs),
+    /// Show what an edge would do with a request, and why
+    Explain(explain::ExplainArgs),
     /// Show the log of changes
     Events(events::EventsArgs),
     /// Show the state of the whole
@@ -179,6 +184,7 @@ impl ClientCommand {
             Self::Zones(args) => zones::run(args, globals).await,
             Self::Tokens(args) => tokens::run(args, globals).await,
             Self::Locate(args) => locate::run(args, globals).await,
+            Self::Explain(args) => explain::run(args, globals).await,
             Self::Events(args) => events::run(args, globals).await,
             Self::Status(args) => status::run(args, globals).await,
             Self::Completions(args) => completions::run(&args, &globals.out()),

@@ -96,6 +96,11 @@ pub fn plain(text: &str) -> String {
     })
 }
 
+/// Lines of text with their control characters escaped, each ended.
+pub fn plain_lines(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{}\n", plain(line.trim_end()))).collect()
+}
+
 /// An event on one line: number, time, kind and what it is about.
 pub fn event(event: &Event) -> String {
     let about = match &event.change {

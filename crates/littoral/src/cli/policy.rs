@@ -127,6 +127,11 @@ impl PolicyArgs {
         *self == Self::default()
     }
 
+    /// Whether there are servers after [`Self::apply`], if `before` says whether there were some before.
+    pub fn pulls(&self, before: bool) -> bool {
+        if self.upstreams.is_empty() { before } else { self.upstreams.iter().any(|said| *said != Emptied::Empty) }
+    }
+
     /// Changes `pull` where something was said; makes one where there is none and servers are named. `--upstream ''` takes
     /// it away.
     ///
