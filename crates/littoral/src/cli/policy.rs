@@ -251,3 +251,167 @@ fn read_ca(file: &Path) -> Result<String, CliError> {
     opened.take(MAX_CA_BYTES as u64 + 1).read_to_string(&mut text).map_err(|error| cannot(&error))?;
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use serde_json::{Value, json};
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: PolicyArgs,
+    }
+
+    /// Arguments divided by spaces; `''` is the empty one.
+    fn parse(line: &str) -> Result<PolicyArgs, clap::Error> {
+        let words = line.split_whitespace().map(|word| if word == "''" { "" } else { word });
+        Line::try_parse_from(std::iter::once("x").chain(words)).map(|line| line.args)
+    }
+
+    /// The members that differ from those of a policy with one server and nothing else said.
+    fn changed(line: &str) -> Value {
+        let new = |line: &str| {
+            let pull = parse(line).expect(line).apply(None).expect(line).expect("a policy");
+            assert_eq!(pull.validate(), Ok(()), "{line}");
+            serde_json::to_value(&pull).expect("JSON")
+        };
+        let plain = new("--upstream http://a");
+        let mut pull = new(&format!("--upstream http://a {line}"));
+        pull.as_object_mut().expect("object").retain(|name, value| plain.get(name) != Some(value));
+        pull
+    }
+
+    #[test]
+    fn every_flag_means_what_it_says() {
+        for (line, expected) in [
+            ("", json!({})),
+            ("--policy rfc", json!({"policy": "rfc"})),
+            ("--origin-host shop.example --sni x", json!({"origin_host": "shop.example", "sni": "x"})),
+            ("--no-verify", json!({"verify": false})),
+            ("--no-verify false", json!({})),
+            ("--protocol http2 --retry unsent", json!({"protocol": "http2", "retry": "unsent"})),
+            (
+                "--connect-ms 1 --first-byte-ms 2 --idle-ms 3 --wait-ms 4 --max-connections 5",
+                json!({
+                    "timeouts": {"connect_ms": 1, "first_byte_ms": 2, "idle_ms": 3, "wait_ms": 4},
+                    "max_connections": 5
+                }),
+            ),
+            (
+                "--health /up",
+                json!({"health": {
+                    "path": "/up", "interval_ms": 5000, "timeout_ms": 2000, "statuses": ["200-399"],
+                    "healthy_after": 2, "unhealthy_after": 2
+                }}),
+            ),
+            (
+                "--request-header X-A:1:2 --request-header X-B: --response-header Server:",
+                json!({
+                    "request_headers": [{"name": "X-A", "value": "1:2"}, {"name": "X-B"}],
+                    "response_headers": [{"name": "Server"}]
+                }),
+            ),
+            ("--default-ttl 5m", json!({"default_ttl_s": 300})),
+            ("--default-ttl 0s", json!({"default_ttl_s": 0})),
+            (
+                "--ttl path=/img/*,status=2xx,status=404,type=image/*,ttl=1h,grace=2m,revalidate=0,caching=force \
+                 --ttl status=404,caching=never",
+                json!({"rules": [
+                    {
+                        "path": "/img/*", "statuses": ["2xx", "404"], "media_types": ["image/*"], "caching": "force",
+                        "ttl_s": 3600, "stale_if_error_s": 120, "stale_while_revalidate_s": 0
+                    },
+                    {"statuses": ["404"], "media_types": [], "caching": "never"}
+                ]}),
+            ),
+            ("--stale-while-revalidate 10s --stale-if-error 1d", json!({"stale_while_revalidate_s": 10})),
+            (
+                "--query only:a,b --key-header X-C --key-cookie lang --alias www.a=a",
+                json!({"key": {
+                    "query": {"only": ["a", "b"]}, "headers": ["X-C"], "cookies": ["lang"], "host_aliases": {"www.a": "a"}
+                }}),
+            ),
+            (
+                "--query except:utm_*",
+                json!({"key": {"query": {"except": ["utm_*"]}, "headers": [], "cookies": [], "host_aliases": {}}}),
+            ),
+            (
+                "--bypass path=/admin/* --bypass cookie=s*,header=X,query=q",
+                json!({"bypass": [{"path": "/admin/*"}, {"cookie": "s*", "header": "X", "query": "q"}]}),
+            ),
+            (
+                "--strip-set-cookie --max-object 64MiB --max-tags 5",
+                json!({"strip_set_cookie": true, "max_object_bytes": 64 << 20, "max_tags": 5}),
+            ),
+            (
+                "--trust 10.0.0.0/8 --trust ::1 --purge-from 127.0.0.1",
+                json!({"trusted_networks": ["10.0.0.0/8", "::1/128"], "purge_networks": ["127.0.0.1/32"]}),
+            ),
+        ] {
+            assert_eq!(changed(line), expected, "{line}");
+        }
+        let servers = parse("--upstream https://a:1/,weight=2 --upstream http://b").expect("good");
+        let servers = servers.apply(None).expect("good").expect("a policy").upstreams;
+        assert_eq!(
+            serde_json::to_value(servers).expect("JSON"),
+            json!([{"url": "https://a:1", "weight": 2}, {"url": "http://b", "weight": 1}])
+        );
+    }
+
+    #[test]
+    fn what_is_said_later_replaces_and_nothing_takes_away() {
+        let said = "--upstream http://a --bypass path=/a --ttl status=404,ttl=1s --sni x --health /up --default-ttl 1s \
+                    --trust 10.0.0.0/8 --max-tags 3";
+        let before = parse(said).expect("good").apply(None).expect("good");
+        let apply = |line: &str| parse(line).expect(line).apply(before.clone()).expect(line);
+        assert_eq!(apply(""), before);
+        let pull = apply("--upstream http://b --bypass path=/b").expect("a policy");
+        assert_eq!((pull.upstreams.len(), pull.bypass.len(), pull.max_tags), (1, 1, 3));
+        assert_eq!((pull.upstreams[0].url.as_str(), pull.bypass[0].path.as_deref()), ("http://b", Some("/b")));
+        let pull = apply("--bypass '' --ttl '' --sni '' --health '' --default-ttl '' --trust '' --max-tags 128");
+        assert_eq!(pull, parse("--upstream http://a").expect("good").apply(None).expect("good"));
+        assert_eq!(apply("--upstream ''"), None);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (line, word) in [
+            ("--upstream http://a,w=2", "weight=2"),
+            ("--upstream http://a,weight=x", "weight=2"),
+            ("--policy fast", "safe"),
+            ("--protocol h3", "http2"),
+            ("--ttl 1x", "like 45s"),
+            ("--ttl path=/a,time=1s", "there is no \"time\""),
+            ("--ttl path=/a,ttl=soon", "ttl: use a whole number"),
+            ("--ttl status=99,ttl=1s", "404, 5xx or 200-299"),
+            ("--ttl ttl=1s,ttl=2s", "ttl is said twice"),
+            ("--ttl caching=maybe", "caching=force or caching=never"),
+            ("--ttl path=/a,/b,ttl=1s", "NAME=VALUE"),
+            ("--bypass path", "NAME=VALUE"),
+            ("--bypass ip=1", "use path, cookie, header and query"),
+            ("--query some", "only:NAME"),
+            ("--alias a", "www.shop.example=shop.example"),
+            ("--request-header X", "'NAME: VALUE'"),
+            ("--trust 10.0.0.0/99", "like 10.0.0.0/8"),
+            ("--default-ttl 4000d", "at most 3650d"),
+            ("--max-object big", "64MiB"),
+        ] {
+            let error = parse(line).expect_err(line).to_string();
+            assert!(error.contains(word), "{line}: {error}");
+        }
+        for (line, word) in [
+            ("--policy rfc", "no server is named"),
+            ("--upstream http://a --ttl 1h", "--default-ttl"),
+            ("--upstream http://a --alias a=b --alias a=c", "two others"),
+            ("--upstream http://a --ca /nowhere/ca.pem", "/nowhere/ca.pem"),
+        ] {
+            let error = parse(line).expect(line).apply(None).expect_err(line).report(false);
+            assert!(error.contains(word), "{line}: {error}");
+        }
+        let before = parse("--upstream http://a").expect("good").apply(None).expect("good");
+        let error = parse("--upstream '' --policy rfc").expect("parsed").apply(before).expect_err("both").to_string();
+        assert!(error.contains("leave the other flags away"), "{error}");
+    }
+}

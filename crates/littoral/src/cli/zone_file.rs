@@ -75,4 +75,55 @@ mod tests {
             }
         }
     }
+
+    /// The members of a document, at every depth: `pull.key.query` …
+    fn members(value: &serde_json::Value, prefix: &str, into: &mut std::collections::BTreeSet<String>) {
+        match value {
+            serde_json::Value::Object(members_of) => {
+                for (name, value) in members_of {
+                    let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                    members(value, &path, into);
+                    into.insert(path);
+                }
+            }
+            serde_json::Value::Array(list) => list.iter().for_each(|value| members(value, prefix, into)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_example_and_the_reference_name_every_setting() {
+        let zone = parse(include_str!("../../../../docs/zone.example.toml"), false).expect("valid");
+        assert_eq!(zone.validate(), Ok(()));
+        let mut shown = std::collections::BTreeSet::new();
+        members(&serde_json::to_value(&zone).expect("JSON"), "", &mut shown);
+
+        // The description of the API is made of the types themselves.
+        let api: serde_json::Value = serde_json::from_str(&api::openapi::json()).expect("JSON");
+        let schema = |name: &str| {
+            let members = &api["components"]["schemas"][name]["properties"];
+            members.as_object().unwrap_or_else(|| panic!("{name}: {members}")).keys().cloned().collect::<Vec<_>>()
+        };
+        let reference = include_str!("../../../../docs/pull-zones.md");
+        for (prefix, name) in [
+            ("pull", "PullDoc"),
+            ("pull.upstreams", "UpstreamDoc"),
+            ("pull.timeouts", "TimeoutsDoc"),
+            ("pull.health", "HealthCheckDoc"),
+            ("pull.request_headers", "HeaderChange"),
+            ("pull.rules", "CacheRule"),
+            ("pull.bypass", "RequestMatch"),
+            ("pull.key", "KeyDoc"),
+        ] {
+            for member in schema(name) {
+                assert!(
+                    member == "ca" || shown.contains(&format!("{prefix}.{member}")),
+                    "{prefix}.{member}: no example"
+                );
+                let explained =
+                    reference.contains(&format!("`{member}`")) || matches!(member.as_str(), "url" | "name" | "value");
+                assert!(explained, "{member} is not in the reference");
+            }
+        }
+    }
 }
