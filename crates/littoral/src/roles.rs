@@ -62,13 +62,13 @@ pub struct EdgeArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["control", "name", "place", "listen", "url", "memory", "upstreams", "zone_file"])]
     pub config: Option<PathBuf>,
     /// Address of control; --token-file names the file with the node token
-    #[arg(long, value_name = "URL", required_unless_present_any = ["config", "upstreams", "zone_file"], conflicts_with_all = ["upstreams", "zone_file"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["upstreams", "zone_file"])]
     pub control: Option<String>,
     /// Name of this edge
-    #[arg(long, value_name = "NAME", required_unless_present_any = ["config", "upstreams", "zone_file"])]
+    #[arg(long, value_name = "NAME")]
     pub name: Option<NodeName>,
     /// Where this edge stands
-    #[arg(long, value_name = "LAT,LNG", required_unless_present_any = ["config", "upstreams", "zone_file"], conflicts_with_all = ["upstreams", "zone_file"], allow_hyphen_values = true)]
+    #[arg(long, value_name = "LAT,LNG", conflicts_with_all = ["upstreams", "zone_file"], allow_hyphen_values = true)]
     pub place: Option<Place>,
     /// Address to listen on
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8610")]
@@ -156,14 +156,20 @@ pub async fn run_edge(args: EdgeArgs, globals: &Globals) -> Result<(), CliError>
     if args.zone_file.is_some() || !args.policy.upstreams.is_empty() {
         return front::run(args, globals).await;
     }
-    if !args.policy.is_empty() || args.json {
+    let joins = args.config.is_some() || args.control.is_some();
+    if joins && (!args.policy.is_empty() || args.json) {
         return Err(CliError::usage("an edge of control gets its policies from control")
             .with_hint("'littoral zone set' changes them there; or name a website with --upstream"));
     }
     let (control_url, name, place) = match (args.config, args.control, args.name, args.place) {
         (Some(config), ..) => return run(Which::Edge, &RoleArgs { config, admin: args.admin }, globals).await,
         (None, Some(control), Some(name), Some(place)) => (control, name, place),
-        _ => return Err(CliError::usage("an edge needs --config, or --control, --token-file, --name and --place")),
+        _ => {
+            return Err(CliError::usage("it is not said what the edge is to serve").with_hint(
+                "name a website with --upstream or --zone-file, a configuration with --config, or a CDN with --control, \
+                 --token-file, --name and --place",
+            ));
+        }
     };
     let edge = EdgeSection {
         name,
