@@ -187,8 +187,10 @@ async fn catch_up(node: &Node) -> bool {
 async fn respond(node: &Arc<Node>, request: &Parts, found: &mut Found) -> Result<Response<Body>, Problem> {
     let head = Arc::clone(&found.head);
     let etag = head.etag.to_str().unwrap_or_default();
-    let last_modified_s = head.last_modified.as_ref().and_then(|value| http_cache::date::parse(value.to_str().ok()?));
-    let validators = Validators { etag, last_modified_s };
+    let now_s = node.now_ms() / 1_000;
+    let last_modified_s =
+        head.last_modified.as_ref().and_then(|value| http_cache::date::parse(value.to_str().ok()?, now_s));
+    let validators = Validators { etag, last_modified_s, now_s };
     let media_type = head.media_type.to_str().unwrap_or("application/octet-stream");
     // No body holds a boundary that is part of its own digest, short of breaking BLAKE3.
     let boundary = format!("littoral-{}", head.digest);

@@ -37,6 +37,8 @@ pub struct CacheControl {
     pub must_revalidate: bool,
     /// `proxy-revalidate`.
     pub proxy_revalidate: bool,
+    /// `must-understand`.
+    pub must_understand: bool,
     /// `no-transform`.
     pub no_transform: bool,
     /// `only-if-cached`, of a request.
@@ -92,6 +94,7 @@ impl CacheControl {
             b"private" => self.private = true,
             b"must-revalidate" => self.must_revalidate = true,
             b"proxy-revalidate" => self.proxy_revalidate = true,
+            b"must-understand" => self.must_understand = true,
             b"no-transform" => self.no_transform = true,
             b"only-if-cached" => self.only_if_cached = true,
             // These permit, so they have to be written as they should.
@@ -194,6 +197,7 @@ mod tests {
             ("public", control.public),
             ("must-revalidate", control.must_revalidate),
             ("proxy-revalidate", control.proxy_revalidate),
+            ("must-understand", control.must_understand),
             ("no-transform", control.no_transform),
             ("only-if-cached", control.only_if_cached),
             ("immutable", control.immutable),
@@ -218,6 +222,7 @@ mod tests {
         );
         check(&["only-if-cached, max-stale, min-fresh=5"], "max-stale=2147483648 min-fresh=5 only-if-cached");
         check(&["max-stale=7, no-transform, immutable"], "max-stale=7 no-transform immutable");
+        check(&["no-store, must-understand"], "no-store must-understand");
         check(&["max-age=\"60\""], "max-age=60");
         check(&["private=\"set-cookie, max-age=9\", max-age=5"], "max-age=5 private");
         check(&["x=\"a\\\", no-store\", max-age=5"], "max-age=5");

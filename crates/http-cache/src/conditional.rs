@@ -4,13 +4,15 @@ use http::{HeaderMap, HeaderName, Method, header};
 
 use crate::date;
 
-/// What identifies the state of a representation.
+/// What identifies the state of a representation, and when that is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validators<'a> {
-    /// Its strong entity tag, with the quotes.
+    /// Its entity tag, as it stands in `ETag`; empty: it has none.
     pub etag: &'a str,
     /// When it was last modified, in seconds since the Unix epoch.
     pub last_modified_s: Option<u64>,
+    /// The time, in seconds since the Unix epoch: for dates whose year has two digits.
+    pub now_s: u64,
 }
 
 /// What a request's conditions ask for.
@@ -34,7 +36,7 @@ pub fn evaluate(method: &Method, headers: &HeaderMap, validators: &Validators<'_
             return Precondition::Failed;
         }
     } else if let (Some(since), Some(modified)) =
-        (single_date(headers, &header::IF_UNMODIFIED_SINCE), validators.last_modified_s)
+        (single_date(headers, &header::IF_UNMODIFIED_SINCE, validators.now_s), validators.last_modified_s)
         && modified > since
     {
         return Precondition::Failed;
@@ -45,7 +47,7 @@ pub fn evaluate(method: &Method, headers: &HeaderMap, validators: &Validators<'_
         }
     } else if reading
         && let (Some(since), Some(modified)) =
-            (single_date(headers, &header::IF_MODIFIED_SINCE), validators.last_modified_s)
+            (single_date(headers, &header::IF_MODIFIED_SINCE, validators.now_s), validators.last_modified_s)
         && modified <= since
     {
         return Precondition::NotModified;
@@ -57,13 +59,13 @@ fn any_line_matches(headers: &HeaderMap, name: &HeaderName, etag: &str, strong: 
     headers.get_all(name).iter().any(|value| etag_list_matches(value, etag, strong))
 }
 
-fn single_date(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
+fn single_date(headers: &HeaderMap, name: &HeaderName, now_s: u64) -> Option<u64> {
     let mut lines = headers.get_all(name).iter();
     let value = lines.next()?;
     if lines.next().is_some() {
         return None;
     }
-    date::parse(value.to_str().ok()?)
+    date::parse(value.to_str().ok()?, now_s)
 }
 
 /// Whether `value`, a field of `If-Match` or `If-None-Match`, names `etag` (with its quotes) or is `*`.
@@ -123,7 +125,7 @@ mod tests {
         for (name, value) in lines {
             headers.append(*name, value.parse().expect("value"));
         }
-        let validators = Validators { etag: "\"a\"", last_modified_s: Some(MODIFIED_S) };
+        let validators = Validators { etag: "\"a\"", last_modified_s: Some(MODIFIED_S), now_s: MODIFIED_S };
         assert_eq!(evaluate(method, &headers, &validators), expected, "{method} {lines:?}");
     }
 
@@ -160,7 +162,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("if-modified-since", AFTER.parse().expect("value"));
         headers.insert("if-unmodified-since", BEFORE.parse().expect("value"));
-        let validators = Validators { etag: "\"a\"", last_modified_s: None };
+        let validators = Validators { etag: "\"a\"", last_modified_s: None, now_s: MODIFIED_S };
         assert_eq!(evaluate(&Method::GET, &headers, &validators), Precondition::Proceed);
     }
 

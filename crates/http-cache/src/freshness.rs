@@ -27,6 +27,32 @@ pub enum NotStorable {
     NoStore,
     /// It says `private`, and this cache is shared.
     Private,
+    /// The request says `no-store` (RFC 9111 § 5.2.1.5).
+    RequestNoStore,
+    /// The request carried `Authorization`, and the response does not say that it is for others, too (§ 3.5).
+    Authorization,
+    /// It says `Vary: *` (§ 4.1).
+    VaryAny,
+    /// Its status is not kept without being told to (§ 3); when strict, that of an error never is.
+    Status,
+    /// It says `must-understand`, and its status is not understood (§ 5.2.2.3).
+    NotUnderstood,
+    /// The method's responses are not kept (§ 2).
+    Method,
+    /// It says nothing about its freshness, or has none and nothing to ask about it with.
+    NoFreshness,
+    /// Strict: it sets a cookie, which is for one person.
+    SetCookie,
+    /// Strict: the request carried a cookie that marks one person, and the response does not say that it is for everyone.
+    Cookie,
+    /// A rule of the zone forbids it.
+    Rule,
+    /// The zone says that requests like this go past the cache.
+    Bypass,
+    /// It is larger than the zone or the store allows.
+    TooLarge,
+    /// It is a part of something, and does not say clearly which (§ 3.3).
+    UnclearPart,
 }
 
 impl NotStorable {
@@ -35,6 +61,19 @@ impl NotStorable {
         match self {
             Self::NoStore => "no-store",
             Self::Private => "private",
+            Self::RequestNoStore => "request-no-store",
+            Self::Authorization => "authorization",
+            Self::VaryAny => "vary-any",
+            Self::Status => "status",
+            Self::NotUnderstood => "not-understood",
+            Self::Method => "method",
+            Self::NoFreshness => "no-freshness",
+            Self::SetCookie => "set-cookie",
+            Self::Cookie => "cookie",
+            Self::Rule => "rule",
+            Self::Bypass => "bypass-rule",
+            Self::TooLarge => "too-large",
+            Self::UnclearPart => "unclear-part",
         }
     }
 }

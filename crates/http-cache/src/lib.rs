@@ -5,7 +5,11 @@
 //!
 //! - [`range`]: which bytes a `Range` asks for, and the framing of answers with several of them
 //! - [`conditional`]: `If-Match` and its family
-//! - [`cache_control`], [`freshness`]: whether a response may be kept, how long it is fresh, how old it is
+//! - [`response`]: whether a response is kept, on which terms, and whether a request may be answered with it
+//! - [`cache_control`], [`targeted`]: the directives that govern a response
+//! - [`freshness`]: how long a response is fresh, how old it is
+//! - [`vary`]: which of several responses of one URL answers a request
+//! - [`update`]: what a 304, a HEAD or an unsafe request changes in what is stored
 //! - [`cache_status`]: how a response tells what the cache did
 //! - [`hop`]: headers that end at each hop
 //! - [`plan`]: what to answer to a GET or HEAD, all of the above together
@@ -19,6 +23,10 @@ pub mod freshness;
 pub mod hop;
 pub mod plan;
 pub mod range;
+pub mod response;
+pub mod targeted;
+pub mod update;
+pub mod vary;
 
 pub use cache_control::CacheControl;
 pub use cache_status::{CacheStatus, Outcome};

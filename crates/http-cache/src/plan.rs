@@ -115,7 +115,7 @@ mod tests {
     fn check(method: Method, fields: &[(header::HeaderName, &str)], size: u64) -> Plan {
         let headers: HeaderMap =
             fields.iter().map(|(name, value)| (name.clone(), value.parse().expect("value"))).collect();
-        let validators = Validators { etag: "\"e\"", last_modified_s: Some(1_000) };
+        let validators = Validators { etag: "\"e\"", last_modified_s: Some(1_000), now_s: 1_000 };
         plan(&method, &headers, &validators, size, "text/plain", "B")
     }
 

@@ -103,7 +103,7 @@ fn still_the_same(if_range: &HeaderValue, validators: &Validators<'_>) -> bool {
     if value.ends_with(b"\"") {
         return etag_list_matches(value, validators.etag, true);
     }
-    let date = std::str::from_utf8(value).ok().and_then(date::parse);
+    let date = std::str::from_utf8(value).ok().and_then(|text| date::parse(text, validators.now_s));
     date.is_some() && date == validators.last_modified_s
 }
 
@@ -208,7 +208,7 @@ mod tests {
     fn selection(range: &[u8], if_range: Option<&str>, method: &Method, size: u64) -> Selection {
         let range = HeaderValue::from_bytes(range).expect("value");
         let if_range = if_range.map(|value| value.parse().expect("value"));
-        let validators = Validators { etag: ETAG, last_modified_s: Some(784_111_777) };
+        let validators = Validators { etag: ETAG, last_modified_s: Some(784_111_777), now_s: 784_111_777 };
         evaluate(Some(&range), if_range.as_ref(), method, &validators, size)
     }
 
@@ -313,7 +313,7 @@ mod tests {
         ] {
             assert_eq!(shown(&selection(b"bytes=0-1", if_range, method, 10)), expected, "{method} {if_range:?}");
         }
-        let none = Validators { etag: ETAG, last_modified_s: None };
+        let none = Validators { etag: ETAG, last_modified_s: None, now_s: 784_111_777 };
         let (range, if_range) = (HeaderValue::from_static("bytes=0-1"), HeaderValue::from_static("nonsense"));
         assert_eq!(evaluate(Some(&range), Some(&if_range), &Method::GET, &none, 10), Selection::Whole);
         assert_eq!(evaluate(None, None, &Method::GET, &none, 10), Selection::Whole);

@@ -5,6 +5,7 @@
 //! decides by the client's `Authorization`.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::names::FilePath;
 use api::{Digest, ErrorCode, FileDoc, Problem, TokenSecret, headers as own};
@@ -132,7 +133,8 @@ async fn answer(
         asked.remove(RANGE);
     }
     let boundary = format!("littoral-{}", Uuid::now_v7().simple());
-    let validators = Validators { etag: &etag, last_modified_s };
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let validators = Validators { etag: &etag, last_modified_s, now_s };
     match plan::plan(&head.method, &asked, &validators, what.size, what.media_type, &boundary) {
         Plan::Body { status, content_range, content_type, length, pieces } => {
             set(&mut headers, CONTENT_TYPE, content_type.as_deref().unwrap_or(what.media_type));
