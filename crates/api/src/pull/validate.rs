@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use http::{HeaderName, HeaderValue};
@@ -44,8 +44,8 @@ impl PullDoc {
             authority("origin_host", host)?;
         }
         if let Some(name) = &self.sni
-            && !is_hostname(name)
-            && name.parse::<IpAddr>().is_err()
+            && !is_server(name)
+            && name.parse::<Ipv6Addr>().is_err()
         {
             return Err(format!("sni: {name:?} is not a hostname; write it in lower case without port"));
         }
@@ -126,7 +126,7 @@ fn authority(setting: &str, text: &str) -> Result<(), String> {
         }
         None => text.split_at(text.find(':').unwrap_or(text.len())),
     };
-    if !text.starts_with('[') && !is_hostname(host) {
+    if !text.starts_with('[') && !is_server(host) {
         return Err(format!("{setting}: {shown:?} does not name a host in lower case, like shop.example or 10.0.0.5"));
     }
     let port_is_good = match port.strip_prefix(':') {
@@ -136,6 +136,19 @@ fn authority(setting: &str, text: &str) -> Result<(), String> {
         None => port.is_empty(),
     };
     if port_is_good { Ok(()) } else { Err(format!("{setting}: {shown:?} has no port from 1 to 65535 after its host")) }
+}
+
+/// A name that a server can be found by and have a certificate for: that of a host, in lower case (underscores occur in
+/// container networks), or an IPv4 address. What ends in a number is an address or nothing (RFC 1123 § 2.1).
+fn is_server(text: &str) -> bool {
+    let is_label =
+        |label: &str| !label.is_empty() && label.len() <= 63 && !label.starts_with('-') && !label.ends_with('-');
+    let is_sign = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
+    let ends_in_number = text.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()));
+    match ends_in_number {
+        true => text.parse::<Ipv4Addr>().is_ok(),
+        false => text.len() <= 253 && text.split('.').all(is_label) && text.bytes().all(is_sign),
+    }
 }
 
 /// PEM (RFC 7468) with at least one certificate and nothing else. What is in a certificate is found out at the first
