@@ -83,6 +83,11 @@ impl Zones {
         self.by_host.get(&*host_name(host)).or(self.catch_all.as_ref())
     }
 
+    /// Every zone, in no order.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<ZoneDoc>> {
+        self.by_name.values()
+    }
+
     /// The zone of that name.
     pub fn by_name(&self, name: &ZoneName) -> Option<&Arc<ZoneDoc>> {
         self.by_name.get(name)
@@ -179,6 +184,13 @@ pub fn host_name(host: &str) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(name)
     }
+}
+
+/// Whether `text` is a hostname as zones name them: lower case, without port and without a dot at its end (RFC 1123 § 2.1).
+pub fn is_hostname(text: &str) -> bool {
+    text.len() <= 253
+        && text.split('.').all(|label| !label.is_empty() && label.len() <= 63)
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
 }
 
 #[cfg(test)]

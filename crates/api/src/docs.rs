@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::addressing::is_hostname;
 use crate::names::{Digest, FileId, FilePath, NodeName, Place, Tag, ZoneName};
 use crate::pull::PullDoc;
 
@@ -92,11 +93,7 @@ impl ZoneDoc {
             return Err(format!("hosts: {} hostnames; at most {MAX_HOSTS_PER_ZONE} are allowed", self.hosts.len()));
         }
         for host in &self.hosts {
-            let good = !host.is_empty()
-                && host.len() <= 253
-                && host.split('.').all(|l| !l.is_empty() && l.len() <= 63)
-                && host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.');
-            if !good {
+            if !is_hostname(host) {
                 return Err(format!(
                     "hosts: {host:?} is not a hostname; write it in lower case without scheme or port, like www.example.org"
                 ));
@@ -119,6 +116,17 @@ impl ZoneDoc {
                     "base_url: {base:?} is not of the form http://HOST or https://HOST, without a path"
                 ));
             }
+        }
+        self.pull.as_ref().map_or(Ok(()), |pull| self.validate_pull(pull))
+    }
+
+    fn validate_pull(&self, pull: &PullDoc) -> Result<(), String> {
+        pull.validate().map_err(|why| format!("pull.{why}"))?;
+        let answers = |host: &String| self.catch_all || self.hosts.contains(host);
+        if let Some(alias) = pull.key.host_aliases.keys().find(|alias| !answers(alias)) {
+            return Err(format!(
+                "pull.key.host_aliases: the zone does not answer for {alias}; name it in hosts as well"
+            ));
         }
         Ok(())
     }

@@ -4,6 +4,8 @@
 //! The function that makes cache keys ([`KeyDoc::url_key`]) lives here, because control needs it to turn the URL of a
 //! purge into the key that edges use.
 
+mod validate;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -25,6 +27,18 @@ pub const MAX_CA_BYTES: usize = 64 << 10;
 pub const MAX_TTL_S: u32 = 315_360_000;
 /// Longest timeout, in milliseconds: one hour.
 pub const MAX_TIMEOUT_MS: u32 = 3_600_000;
+/// Largest weight of an upstream.
+pub const MAX_WEIGHT: u32 = 1_000;
+/// Connections to one server: the most that one zone may ask for.
+pub const MAX_CONNECTIONS: u32 = 10_000;
+/// Shortest time between two health checks, in milliseconds.
+pub const MIN_CHECK_INTERVAL_MS: u32 = 100;
+/// Health checks in a row after which a verdict changes: the most.
+pub const MAX_CHECKS_IN_A_ROW: u32 = 100;
+/// The most that [`PullDoc::max_object_bytes`] may be: 1 TiB.
+pub const MAX_OBJECT_BYTES: u64 = 1 << 40;
+/// The most that [`PullDoc::max_tags`] may be.
+pub const MAX_RESPONSE_TAGS: u32 = 1_000;
 
 /// Where a pull zone's content comes from, and how it is cached.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -53,7 +67,7 @@ pub struct PullDoc {
     /// How long is waited for what.
     #[serde(default)]
     pub timeouts: TimeoutsDoc,
-    /// Connections to each server; further requests wait.
+    /// Connections to each server; further requests wait. 1 to [`MAX_CONNECTIONS`].
     #[serde(default = "default_connections")]
     pub max_connections: u32,
     /// Which requests are sent a second time.
@@ -130,7 +144,7 @@ fn default_tags() -> u32 {
 pub struct UpstreamDoc {
     /// `http://HOST[:PORT]` or `https://HOST[:PORT]`.
     pub url: String,
-    /// Its share of the requests, relative to the others. 1 to 1000.
+    /// Its share of the requests, relative to the others. 1 to [`MAX_WEIGHT`].
     #[serde(default = "one")]
     pub weight: u32,
 }
@@ -218,6 +232,20 @@ pub struct HealthCheckDoc {
     /// Bad ones in a row after which it is not.
     #[serde(default = "two")]
     pub unhealthy_after: u32,
+}
+
+impl HealthCheckDoc {
+    /// A check of `path` with every other setting at its default.
+    pub fn new(path: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            interval_ms: default_interval_ms(),
+            timeout_ms: default_check_ms(),
+            statuses: default_statuses(),
+            healthy_after: two(),
+            unhealthy_after: two(),
+        }
+    }
 }
 
 fn default_interval_ms() -> u32 {

@@ -25,7 +25,7 @@ impl Catalog {
     /// Answers the file's path and the sweep to commit with.
     ///
     /// # Errors
-    /// `UnknownZone`, `UnknownFile` (an id), `PreconditionFailed`, `Invalid` (a condition).
+    /// `UnknownZone`, `PullZone`, `UnknownFile` (an id), `PreconditionFailed`, `Invalid` (a condition).
     pub async fn begin_upload(
         &self,
         target: &UploadTarget,
@@ -53,7 +53,7 @@ impl Catalog {
     /// begins again, places the blob again and commits with the new number.
     ///
     /// # Errors
-    /// `UnknownZone`, `UnknownFile` (an id), `PreconditionFailed`, `Invalid` (a condition), `BlobCondemned`.
+    /// `UnknownZone`, `PullZone`, `UnknownFile` (an id), `PreconditionFailed`, `Invalid` (a condition), `BlobCondemned`.
     pub async fn commit_upload(&self, commit: UploadCommit, now_ms: u64) -> Result<CommittedFile, CatalogError> {
         self.change(now_ms, |change| Box::pin(change.commit_upload(commit))).await
     }
@@ -62,7 +62,7 @@ impl Catalog {
     /// another one, with another id.
     ///
     /// # Errors
-    /// `UnknownZone`, `UnknownFile`, `PreconditionFailed`, `Invalid` (a condition).
+    /// `UnknownZone`, `PullZone`, `UnknownFile`, `PreconditionFailed`, `Invalid` (a condition).
     pub async fn delete_file(
         &self,
         target: UploadTarget,

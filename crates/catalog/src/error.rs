@@ -62,6 +62,9 @@ pub enum CatalogError {
     /// There is no zone of this name.
     #[error("there is no zone '{0}'")]
     UnknownZone(String),
+    /// Files cannot be in this zone.
+    #[error("zone '{0}' is a pull zone: what it serves comes from its website, and it holds no files")]
+    PullZone(String),
     /// There is no such file.
     #[error("there is no file {0}")]
     UnknownFile(String),

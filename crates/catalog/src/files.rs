@@ -34,7 +34,7 @@ impl Catalog {
     /// The file at a path.
     ///
     /// # Errors
-    /// `UnknownZone` or `UnknownFile`.
+    /// `UnknownZone`, `PullZone` or `UnknownFile`.
     pub async fn file(&self, zone: &ZoneName, path: &FilePath) -> Result<StoredFile, CatalogError> {
         let mut reader = self.readers().acquire().await?;
         existing(&mut reader, &UploadTarget::Path { zone: zone.clone(), path: path.clone() }).await
@@ -52,7 +52,7 @@ impl Catalog {
     /// A page of the files of a zone whose path begins with `prefix`, at most `limit`, after the page that gave `cursor`.
     ///
     /// # Errors
-    /// `UnknownZone`, or `Invalid` for a cursor that no page gave.
+    /// `UnknownZone`, `PullZone`, or `Invalid` for a cursor that no page gave.
     pub async fn list(
         &self,
         zone: &ZoneName,
@@ -61,7 +61,7 @@ impl Catalog {
         cursor: Option<&str>,
     ) -> Result<FilePage, CatalogError> {
         let mut reader = self.readers().acquire().await?;
-        zones::exists(&mut reader, zone).await?;
+        zones::holds_files(&mut reader, zone).await?;
         let after = cursor.map(decode_cursor).transpose()?.unwrap_or_default();
         // The text of a prefix range is a half-open interval, so the index alone answers, whatever signs are in it. One
         // row more than asked for tells whether there is another page.
@@ -119,7 +119,7 @@ impl Catalog {
 /// The file that a target names, if there is one.
 ///
 /// # Errors
-/// `UnknownZone` for a path in a zone that is not there.
+/// `UnknownZone` for a path in a zone that is not there, `PullZone` in one that holds no files.
 pub(crate) async fn find(
     sql: &mut SqliteConnection,
     target: &UploadTarget,
@@ -129,7 +129,7 @@ pub(crate) async fn find(
             let select = sqlx::query(select_files!("WHERE zone = $1 AND path = $2"));
             let row = select.bind(zone.as_str()).bind(path.as_str()).fetch_optional(&mut *sql).await?;
             if row.is_none() {
-                zones::exists(sql, zone).await?;
+                zones::holds_files(sql, zone).await?;
             }
             row
         }

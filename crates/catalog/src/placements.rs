@@ -61,7 +61,7 @@ impl Catalog {
         );
         let rows = select.bind(zone.as_str()).bind(path.as_str()).fetch_all(&mut *reader).await?;
         if rows.is_empty() {
-            zones::exists(&mut reader, zone).await?;
+            zones::holds_files(&mut reader, zone).await?;
         }
         rows.iter().map(|row| name(row, "node")).collect()
     }

@@ -22,7 +22,8 @@ impl Catalog {
     /// Makes a zone, or replaces its document. The document has passed [`ZoneDoc::validate`].
     ///
     /// # Errors
-    /// `Conflict`, naming the other zone, for a host that it has or a second `catch_all`; or there are too many zones.
+    /// `Conflict`, naming the other zone, for a host that it has or a second `catch_all`; `Conflict`, where a zone with files
+    /// is to become a pull zone; or there are too many zones.
     pub async fn put_zone(&self, zone: ZoneDoc, now_ms: u64) -> Result<ZonePut, CatalogError> {
         self.change(now_ms, |change| Box::pin(change.put_zone(zone))).await
     }
@@ -62,6 +63,16 @@ impl Change<'_> {
         if before == Some(&zone) {
             return Ok(ZonePut::Unchanged);
         }
+        if before.is_some_and(|before| before.pull.is_some() != zone.pull.is_some()) {
+            let files = self.files_in(&zone.name).await?;
+            if files > 0 {
+                let detail = format!(
+                    "zone '{}' holds {files} files and cannot become a pull zone; delete those first, or make another zone",
+                    zone.name
+                );
+                return Err(CatalogError::Conflict(detail));
+            }
+        }
         let put = if before.is_some() { ZonePut::Changed } else { ZonePut::Created };
         if put == ZonePut::Created && others.len() >= MAX_ZONES {
             return Err(CatalogError::Conflict(format!("there are {MAX_ZONES} zones already, which is the most")));
@@ -84,9 +95,13 @@ impl Change<'_> {
         Ok(put)
     }
 
-    async fn delete_zone(&mut self, name: ZoneName) -> Result<(), CatalogError> {
+    async fn files_in(&mut self, name: &ZoneName) -> Result<u64, CatalogError> {
         let files = sqlx::query("SELECT COUNT(*) AS files FROM files WHERE zone = $1").bind(name.as_str());
-        let files = unsigned(&files.fetch_one(self.sql()).await?, "files")?;
+        unsigned(&files.fetch_one(self.sql()).await?, "files")
+    }
+
+    async fn delete_zone(&mut self, name: ZoneName) -> Result<(), CatalogError> {
+        let files = self.files_in(&name).await?;
         if files > 0 {
             let detail = format!("zone '{name}' still holds {files} files; delete those first");
             return Err(CatalogError::Conflict(detail));
@@ -100,10 +115,12 @@ impl Change<'_> {
     }
 }
 
-/// That there is such a zone.
-pub(crate) async fn exists(sql: &mut SqliteConnection, name: &ZoneName) -> Result<(), CatalogError> {
-    let found = sqlx::query("SELECT 1 FROM zones WHERE name = $1").bind(name.as_str()).fetch_optional(sql).await?;
-    found.map(|_| ()).ok_or_else(|| unknown(name))
+/// That there is such a zone, and that files can be in it.
+pub(crate) async fn holds_files(sql: &mut SqliteConnection, name: &ZoneName) -> Result<(), CatalogError> {
+    let select = sqlx::query("SELECT document FROM zones WHERE name = $1").bind(name.as_str());
+    let row = select.fetch_optional(sql).await?.ok_or_else(|| unknown(name))?;
+    let zone: ZoneDoc = json(&row, "document")?;
+    if zone.pull.is_some() { Err(CatalogError::PullZone(name.to_string())) } else { Ok(()) }
 }
 
 async fn all(sql: &mut SqliteConnection) -> Result<Vec<ZoneDoc>, CatalogError> {

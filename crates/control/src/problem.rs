@@ -41,7 +41,7 @@ impl From<CatalogError> for Failure {
             CatalogError::UnknownToken(_) => ErrorCode::UnknownToken,
             CatalogError::PreconditionFailed(_) => ErrorCode::PreconditionFailed,
             CatalogError::Invalid(_) => ErrorCode::InvalidRequest,
-            CatalogError::Conflict(_) => ErrorCode::Conflict,
+            CatalogError::Conflict(_) | CatalogError::PullZone(_) => ErrorCode::Conflict,
             CatalogError::BlobCondemned(_) => ErrorCode::BlobCondemned,
             CatalogError::EventsGone { .. } => ErrorCode::EventsGone,
             CatalogError::Full => ErrorCode::StorageFull,

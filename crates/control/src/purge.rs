@@ -1,12 +1,14 @@
-//! Purges: from what a client writes to the targets of one event.
+//! Purges: from what a client writes to the targets of one event. [`pages`] is about pull zones.
+
+mod pages;
 
 use std::sync::Arc;
 
 use api::docs::{PurgeAnswer, PurgeRequest};
 use api::names::{MAX_PATH_BYTES, decode_url};
 use api::{
-    ErrorCode, MAX_PURGE_TARGETS, Problem, PurgeTargets, Target, ZoneDoc, ZoneName, ZonePath, ZonePrefix, ZoneTag,
-    Zones,
+    ErrorCode, MAX_PURGE_TARGETS, Problem, PullDoc, PurgeTargets, Target, ZoneDoc, ZoneName, ZonePath, ZonePrefix,
+    ZoneTag, Zones,
 };
 use axum::Json as Answer;
 use axum::extract::State as Shared;
@@ -33,9 +35,10 @@ pub(crate) async fn purge(
 /// # Errors
 /// Nothing or too much is named, or one thing wrongly: the problem says which, and what would be right.
 fn targets(request: PurgeRequest, zones: &Zones) -> Result<PurgeTargets, Problem> {
-    let named = request.urls.len() + request.prefixes.len() + request.tags.len() + request.zones.len();
+    let named =
+        request.urls.len() + request.prefixes.len() + request.tags.len() + request.hosts.len() + request.zones.len();
     if named == 0 {
-        let detail = "a purge must name something: urls, prefixes, tags or zones";
+        let detail = "a purge must name something: urls, prefixes, tags, hosts or zones";
         return Err(Problem::new(ErrorCode::InvalidRequest, detail));
     }
     if named > MAX_PURGE_TARGETS {
@@ -45,14 +48,15 @@ fn targets(request: PurgeRequest, zones: &Zones) -> Result<PurgeTargets, Problem
     let own_zone = request.zone.as_ref().map(|name| known("zone", name, zones)).transpose()?;
     let mut targets = PurgeTargets { soft: request.soft, ..PurgeTargets::default() };
     for (at, url) in request.urls.iter().enumerate() {
-        match file(url, own_zone, zones).map_err(|problem| at_index("urls", at, url, problem))? {
-            Target::Path { zone, path } => targets.urls.push(ZonePath { zone: zone.name.clone(), path }),
-            Target::Id { id, .. } => targets.ids.push(id),
-        }
+        add_url(url, own_zone, zones, &mut targets).map_err(|problem| at_index("urls", at, url, problem))?;
     }
     for (at, text) in request.prefixes.iter().enumerate() {
         let prefix = prefix(text, own_zone, zones).map_err(|problem| at_index("prefixes", at, text, problem))?;
         targets.prefixes.push(prefix);
+    }
+    for (at, text) in request.hosts.iter().enumerate() {
+        let host = pages::host(text, own_zone, zones).map_err(|problem| at_index("hosts", at, text, problem))?;
+        targets.hosts.push(host);
     }
     let tag = |tag| ZoneTag { zone: request.zone.clone(), tag };
     targets.tags = request.tags.into_iter().map(tag).collect();
@@ -60,6 +64,14 @@ fn targets(request: PurgeRequest, zones: &Zones) -> Result<PurgeTargets, Problem
         known("zones", name, zones)?;
     }
     targets.zones = request.zones;
+    if targets.len() > MAX_PURGE_TARGETS {
+        let detail = format!(
+            "{} things to purge, because a path alone counts once for each of the zone's hosts; at most \
+             {MAX_PURGE_TARGETS} are allowed in one request",
+            targets.len()
+        );
+        return Err(Problem::new(ErrorCode::TooLarge, detail));
+    }
     Ok(targets)
 }
 
@@ -74,39 +86,73 @@ fn at_index(field: &str, at: usize, text: &str, problem: Problem) -> Problem {
     Problem::new(problem.code, format!("{field}[{at}] {shown:?}: {}", problem.detail))
 }
 
-/// The file that a URL names, by the rules by which edges read it. What follows `?` or `#` is no part of a stored file's
-/// address.
-fn file(url: &str, own_zone: Option<&ZoneDoc>, zones: &Zones) -> Result<Target, Problem> {
-    match address(url)? {
-        Address::Absolute { host, path } => zones.target(host, path),
+/// Adds what a URL names, by the rules by which edges read it. In a store zone what follows `?` or `#` is no part of a
+/// file's address; in a pull zone the query is.
+fn add_url(url: &str, own_zone: Option<&ZoneDoc>, zones: &Zones, targets: &mut PurgeTargets) -> Result<(), Problem> {
+    let target = match address(url)? {
         // An id means the same in every zone.
-        Address::Path(path) if path.starts_with("/-/") => zones.target("", path),
-        Address::Path(path) => match own_zone {
-            Some(zone) => zones.target("", &format!("/-/content/{}{path}", zone.name)),
-            None => Err(lacks_zone()),
+        Address::Path(path) if path.starts_with("/-/") => zones.target("", path)?,
+        Address::Absolute { host, path } => match zones.by_host(host).and_then(|zone| policy(zone)) {
+            Some((zone, pull)) if !path.starts_with("/-/") => {
+                targets.pages.push(pages::page(zone, pull, host, path)?);
+                return Ok(());
+            }
+            _ => zones.target(host, path)?,
         },
+        Address::Path(path) => match own_zone.map(|zone| (zone, policy(zone))) {
+            Some((_, Some((zone, pull)))) => {
+                targets.pages.extend(pages::pages(zone, pull, path)?);
+                return Ok(());
+            }
+            Some((zone, None)) => zones.target("", &format!("/-/content/{}{path}", zone.name))?,
+            None => return Err(lacks_zone()),
+        },
+    };
+    match target {
+        Target::Path { zone, .. } if zone.pull.is_some() => {
+            let detail =
+                format!("zone '{}' is a pull zone: name the URL as people ask for it, with its host", zone.name);
+            return Err(malformed(&detail));
+        }
+        Target::Path { zone, path } => targets.urls.push(ZonePath { zone: zone.name.clone(), path }),
+        Target::Id { id, .. } => targets.ids.push(id),
     }
+    Ok(())
 }
 
-/// The zone and the beginning of paths that a URL names. `http://host/` is the whole zone.
+/// The zone with its policy, if it is a pull zone.
+fn policy(zone: &ZoneDoc) -> Option<(&ZoneDoc, &PullDoc)> {
+    zone.pull.as_deref().map(|pull| (zone, pull))
+}
+
+/// The zone and the beginning of paths that a URL names. `http://host/` is the whole zone, or all of the host.
 fn prefix(url: &str, own_zone: Option<&ZoneDoc>, zones: &Zones) -> Result<ZonePrefix, Problem> {
-    let (zone, path) = match address(url)? {
+    let (zone, host, path) = match address(url)? {
         Address::Absolute { host, path } => {
-            let zone = zones.by_host(host).map(|zone| zone.name.clone());
             let none = || Problem::new(ErrorCode::UnknownZone, "no zone answers for this host");
-            (zone.ok_or_else(none)?, path)
+            (&**zones.by_host(host).ok_or_else(none)?, Some(host), path)
         }
-        Address::Path(path) => (own_zone.ok_or_else(lacks_zone)?.name.clone(), path),
+        Address::Path(path) => (own_zone.ok_or_else(lacks_zone)?, None, path),
     };
+    if path.starts_with("/-/") {
+        return Err(below_reserved());
+    }
+    if let Some(pull) = &zone.pull {
+        return pages::prefix(zone, pull, host, path);
+    }
     let raw = path.split(['?', '#']).next().unwrap_or_default();
     let prefix = decode_url(raw.strip_prefix('/').unwrap_or(raw))?;
     if prefix.starts_with(api::names::RESERVED_PREFIX) {
-        return Err(malformed("below '/-/' are files by id, which have no common prefix; name them in urls"));
+        return Err(below_reserved());
     }
     if prefix.len() > MAX_PATH_BYTES || prefix.chars().any(char::is_control) {
         return Err(malformed("no path begins so: it is too long, or holds control characters"));
     }
-    Ok(ZonePrefix { zone, prefix })
+    Ok(ZonePrefix { zone: zone.name.clone(), prefix })
+}
+
+fn below_reserved() -> Problem {
+    malformed("below '/-/' are files by id, which have no common prefix; name them in urls")
 }
 
 enum Address<'a> {

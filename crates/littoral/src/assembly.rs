@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use api::{NodeDoc, Place, TokenSecret};
+use api::{NodeDoc, NodeName, Place, TokenSecret, ZoneDoc};
 use control::{Control, ControlConfig};
 use edge::{Clock, Edge, EdgeConfig, EdgeMetrics, EdgeView};
 use monitor::{Monitor, MonitorConfig};
@@ -94,6 +94,18 @@ pub struct EdgeStart {
     pub memory_bytes: u64,
     /// Its own folder.
     pub data_dir: PathBuf,
+    /// The time it goes by.
+    pub clock: Clock,
+}
+
+/// What an edge in front of a website is started with.
+pub struct FrontStart {
+    /// Its only zone, validated, with a policy.
+    pub zone: ZoneDoc,
+    /// Its name, for metrics and `Cache-Status`.
+    pub name: NodeName,
+    /// Size of its memory tier in bytes.
+    pub memory_bytes: u64,
     /// The time it goes by.
     pub clock: Clock,
 }
@@ -194,6 +206,19 @@ impl Process {
         Ok(view)
     }
 
+    /// Starts an edge in front of a website, without control, on `listener`.
+    ///
+    /// # Errors
+    /// Its memory tier is too small, or its policy cannot be used (certificates that are none, for example).
+    pub fn front(&mut self, start: FrontStart, listener: TcpListener) -> Result<(), StartError> {
+        let metrics = self.edge_metrics.get_or_insert_with(|| EdgeMetrics::new(&mut self.registry));
+        let name = format!("edge {}", start.name);
+        let edge = standalone(start, metrics).map_err(failed(name.clone()))?;
+        let ready = edge.view();
+        self.spawn(&name, Box::new(move || ready.ready()), |stop| edge.run(listener, stop));
+        Ok(())
+    }
+
     /// Opens the admin listener. Call it last: roles started later would not be seen in it.
     pub fn admin(&mut self, listener: TcpListener) {
         let admin = Admin { registry: std::mem::take(&mut self.registry), ready: std::mem::take(&mut self.ready) };
@@ -222,6 +247,13 @@ impl Process {
             running.stop().await;
         }
     }
+}
+
+fn standalone(start: FrontStart, metrics: &EdgeMetrics) -> Result<Edge, String> {
+    let FrontStart { zone, name, memory_bytes, clock } = start;
+    // Stands in for `Edge::standalone(StandaloneConfig { zone, memory_bytes, clock, limits, name }, metrics)`.
+    let _ = (clock, metrics, ServerLimits::default());
+    Err(format!("edge {name} with {memory_bytes} bytes cannot serve zone {} yet", zone.name))
 }
 
 /// The URL of a socket: `http://ADDRESS:PORT`.

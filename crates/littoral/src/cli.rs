@@ -7,12 +7,16 @@ pub mod error;
 pub mod globals;
 pub mod human;
 pub mod output;
+pub mod policy;
+pub mod policy_values;
 pub mod session;
 pub mod values;
+pub mod zone_file;
 
 mod completions;
 mod download;
 mod events;
+mod explain;
 mod fetch;
 mod get;
 mod locate;
@@ -27,6 +31,7 @@ mod rm;
 mod status;
 mod sync;
 mod tokens;
+mod zone_show;
 mod zones;
 
 use std::process::ExitCode;
@@ -70,8 +75,8 @@ enum Command {
     /// Run only the router role of a configuration file
     #[command(after_help = "Example:\n  littoral router --config littoral.toml")]
     Router(RoleArgs),
-    /// Run an edge, from a configuration file or from flags
-    Edge(EdgeArgs),
+    /// Run an edge: in front of a website, or as part of a CDN
+    Edge(Box<EdgeArgs>),
     #[command(flatten)]
     Client(ClientCommand),
 }
@@ -96,11 +101,14 @@ enum ClientCommand {
     /// Show the edges
     Nodes(nodes::NodesArgs),
     /// Show, make, change and delete zones
+    #[command(visible_alias = "zone")]
     Zones(zones::ZonesArgs),
     /// Show, make and delete tokens
     Tokens(tokens::TokensArgs),
     /// Show where a file is read from at some place, and why
     Locate(locate::LocateArgs),
+    /// Show what an edge would do with a request, and why
+    Explain(explain::ExplainArgs),
     /// Show the log of changes
     Events(events::EventsArgs),
     /// Show the state of the whole
@@ -152,7 +160,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Origin(args) => return roles::run(Which::Origin, &args, &globals).await,
         Command::Monitor(args) => return roles::run(Which::Monitor, &args, &globals).await,
         Command::Router(args) => return roles::run(Which::Router, &args, &globals).await,
-        Command::Edge(args) => return roles::run_edge(args, &globals).await,
+        Command::Edge(args) => return roles::run_edge(*args, &globals).await,
         Command::Client(command) => command,
     };
     tokio::select! {
@@ -176,6 +184,7 @@ impl ClientCommand {
             Self::Zones(args) => zones::run(args, globals).await,
             Self::Tokens(args) => tokens::run(args, globals).await,
             Self::Locate(args) => locate::run(args, globals).await,
+            Self::Explain(args) => explain::run(args, globals).await,
             Self::Events(args) => events::run(args, globals).await,
             Self::Status(args) => status::run(args, globals).await,
             Self::Completions(args) => completions::run(&args, &globals.out()),

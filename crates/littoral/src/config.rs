@@ -215,7 +215,7 @@ fn parse(text: &str) -> Result<Config, (String, Option<String>)> {
 const ALIKE: f64 = 0.8;
 
 /// Reads «unknown field `x`, expected one of `a`, `b`» and offers the nearest.
-fn did_you_mean(message: &str) -> Option<String> {
+pub(crate) fn did_you_mean(message: &str) -> Option<String> {
     let mut names = message.strip_prefix("unknown ")?.split('`').skip(1).step_by(2);
     let given = names.next()?;
     let alike = |name: &str| strsim::jaro_winkler(given, name);

@@ -3,7 +3,7 @@
 //! Speaking to a CDN: [`cli`] reads the command line, [`connection`] is what it speaks through, [`publish`] brings whole
 //! folders into a zone, [`progress`] shows how far long work has come.
 //!
-//! Being one: [`up`] and [`roles`] are the commands that start roles, [`config`] reads their file, [`assembly`] starts
+//! Being one: [`up`], [`roles`] and [`front`] (an edge in front of a website) are the commands that start roles, [`config`] reads their file, [`assembly`] starts
 //! them, [`local`] is a whole CDN in one process, [`datadir`] its folder, [`admin`] its admin listener, and [`sample_site`]
 //! what it publishes when nobody says what. Roles meet each other only here, and even here only by their addresses.
 
@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod datadir;
+pub mod front;
 pub mod local;
 pub mod logging;
 pub mod progress;

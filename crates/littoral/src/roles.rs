@@ -19,8 +19,10 @@ use crate::cli::error::CliError;
 use crate::cli::globals::Globals;
 use crate::cli::human;
 use crate::cli::output::Out;
+use crate::cli::policy::PolicyArgs;
 use crate::config::{self, AdminSection, Config, DEFAULT_MEMORY, EdgeSection, PlaceText, RouterMode, Size};
 use crate::datadir::DataDir;
+use crate::front;
 use crate::local::{catalog_in, prepare};
 use crate::up::{data_dir_error, stop_signal};
 
@@ -47,30 +49,32 @@ pub struct RoleArgs {
     pub admin: Option<SocketAddr>,
 }
 
-/// What `edge` takes: a configuration file, or all that an edge needs to join.
+/// What `edge` takes: a configuration file, or all that an edge needs to join, or the website that it is to stand in front of.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
+  littoral edge --upstream http://127.0.0.1:3000 --listen 127.0.0.1:8080      a cache in front of a website
+  littoral edge --zone-file shop.toml --listen 0.0.0.0:80 --memory 1GiB       the same, with its policy in a file
   littoral edge --config edge.toml
   littoral edge --control http://10.0.0.1:8601 --token-file node.token --name oslo --place 59.91,10.75 --listen 10.0.0.7:8610")]
 pub struct EdgeArgs {
     /// Configuration file; docs/littoral.example.toml names every setting
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["control", "name", "place", "listen", "url", "memory"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["control", "name", "place", "listen", "url", "memory", "upstreams", "zone_file"])]
     pub config: Option<PathBuf>,
     /// Address of control; --token-file names the file with the node token
-    #[arg(long, value_name = "URL", required_unless_present = "config")]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["upstreams", "zone_file"])]
     pub control: Option<String>,
     /// Name of this edge
-    #[arg(long, value_name = "NAME", required_unless_present = "config")]
+    #[arg(long, value_name = "NAME")]
     pub name: Option<NodeName>,
     /// Where this edge stands
-    #[arg(long, value_name = "LAT,LNG", required_unless_present = "config", allow_hyphen_values = true)]
+    #[arg(long, value_name = "LAT,LNG", conflicts_with_all = ["upstreams", "zone_file"], allow_hyphen_values = true)]
     pub place: Option<Place>,
     /// Address to listen on
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8610")]
     pub listen: SocketAddr,
     /// Where clients and other nodes reach it [default: http:// and --listen]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["upstreams", "zone_file"])]
     pub url: Option<String>,
     /// Size of the memory tier
     #[arg(long, value_name = "SIZE", default_value = DEFAULT_MEMORY)]
@@ -78,6 +82,15 @@ pub struct EdgeArgs {
     /// Address of the admin listener [default: the file's, or none]
     #[arg(long, value_name = "IP:PORT")]
     pub admin: Option<SocketAddr>,
+    /// Zone to serve without control, in TOML or JSON; flags go over it
+    #[arg(long, value_name = "FILE")]
+    pub zone_file: Option<PathBuf>,
+    /// In front of a website: print one JSON object when ready
+    #[arg(long)]
+    pub json: bool,
+    /// The website and its policy
+    #[command(flatten)]
+    pub policy: PolicyArgs,
 }
 
 /// Which sections of a file are run.
@@ -140,10 +153,23 @@ pub async fn run(which: Which, args: &RoleArgs, globals: &Globals) -> Result<(),
 /// # Errors
 /// See [`run`].
 pub async fn run_edge(args: EdgeArgs, globals: &Globals) -> Result<(), CliError> {
+    if args.zone_file.is_some() || !args.policy.upstreams.is_empty() {
+        return front::run(args, globals).await;
+    }
+    let joins = args.config.is_some() || args.control.is_some();
+    if joins && (!args.policy.is_empty() || args.json) {
+        return Err(CliError::usage("an edge of control gets its policies from control")
+            .with_hint("'littoral zone set' changes them there; or name a website with --upstream"));
+    }
     let (control_url, name, place) = match (args.config, args.control, args.name, args.place) {
         (Some(config), ..) => return run(Which::Edge, &RoleArgs { config, admin: args.admin }, globals).await,
         (None, Some(control), Some(name), Some(place)) => (control, name, place),
-        _ => return Err(CliError::usage("an edge needs --config, or --control, --token-file, --name and --place")),
+        _ => {
+            return Err(CliError::usage("it is not said what the edge is to serve").with_hint(
+                "name a website with --upstream or --zone-file, a configuration with --config, or a CDN with --control, \
+                 --token-file, --name and --place",
+            ));
+        }
     };
     let edge = EdgeSection {
         name,
@@ -236,11 +262,7 @@ async fn start(config: Config, data_dir: &DataDir, process: &mut Process, out: &
         out.note(format!("router on {}", section.listen));
     }
     if let Some(section) = config.admin {
-        let listener = net::bind(section.listen).await.map_err(|error| {
-            CliError::failed(format!("the admin listener {error}"))
-                .with_hint("give this process one of its own with --admin IP:PORT")
-        })?;
-        process.admin(listener);
+        process.admin(bind_admin(section.listen).await?);
         out.note(format!("admin on {}", section.listen));
     }
     Ok(())
@@ -261,7 +283,14 @@ async fn edge_start(section: EdgeSection, data_dir: &DataDir) -> Result<EdgeStar
     })
 }
 
-async fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener, CliError> {
+pub(crate) async fn bind_admin(address: SocketAddr) -> Result<tokio::net::TcpListener, CliError> {
+    net::bind(address).await.map_err(|error| {
+        CliError::failed(format!("the admin listener {error}"))
+            .with_hint("give this process one of its own with --admin IP:PORT")
+    })
+}
+
+pub(crate) async fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener, CliError> {
     net::bind(address).await.map_err(|error| {
         CliError::failed(error.to_string())
             .with_hint("give the role another address: `listen` in its section, or --listen")

@@ -25,10 +25,16 @@ impl Asked {
     /// else the default.
     ///
     /// # Errors
-    /// No zone answers, the path is no path of a file, or the place in the query cannot be understood.
+    /// No zone answers, or one that is not routed; the path is no path of a file, or the place in the query cannot be understood.
     pub(crate) fn new(zones: &Zones, head: &Parts, default_place: Place) -> Result<Self, Problem> {
         let host = request_host(&head.uri, &head.headers);
         let path = head.uri.path();
+        if let Some(zone) = zones.by_host(host).filter(|zone| zone.pull.is_some() && !path.starts_with("/-/")) {
+            // What a request means there depends on its host, which a redirect to an edge's own address would lose, and on
+            // methods and bodies that a router does not carry.
+            let detail = format!("routers do not route zone '{}', a pull zone: lead its hosts to an edge", zone.name);
+            return Err(Problem::new(ErrorCode::UnknownFile, detail));
+        }
         let target = zones.target(host, path)?;
         let query = head.uri.query().unwrap_or_default();
         let place = match place_in_query(query)? {
@@ -115,6 +121,11 @@ mod tests {
                 ..ZoneDoc::new("files".parse().expect("zone"))
             },
             ZoneDoc { hosts: vec!["img.example".into()], ..ZoneDoc::new("img".parse().expect("zone")) },
+            ZoneDoc {
+                hosts: vec!["shop.example".into()],
+                pull: Some(Box::new(api::PullDoc::new(Vec::new()))),
+                ..ZoneDoc::new("shop".parse().expect("zone"))
+            },
         ])
     }
 
@@ -186,5 +197,10 @@ mod tests {
         ] {
             assert_eq!(asked("x", target, None).expect_err(target).code, code, "{target}");
         }
+        for target in ["/", "/a/../b", "/cart?x=1"] {
+            let problem = asked("shop.example", target, None).expect_err(target);
+            assert!(problem.detail.contains("zone 'shop', a pull zone"), "{target}: {problem:?}");
+        }
+        assert!(asked("shop.example", &format!("/-/{ID}"), None).is_ok());
     }
 }

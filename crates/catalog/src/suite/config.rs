@@ -1,7 +1,8 @@
 //! Zones, nodes, placements and tokens: what the configuration is made of.
 
-use api::node::{Placement, Placements};
-use api::{Change, NewToken, NodeDoc, Place, Scope, TokenKind, TokenSecret, ZoneDoc};
+use api::node::{Conditions, Placement, Placements};
+use api::pull::UpstreamDoc;
+use api::{Change, NewToken, NodeDoc, Place, PullDoc, Scope, TokenKind, TokenSecret, ZoneDoc};
 
 use super::{Home, NOW_MS, at, by_id, commit, head, parse, put, upload, with_zone};
 use crate::{Catalog, CatalogError, ZonePut};
@@ -46,6 +47,33 @@ pub(super) async fn a_zone_with_files_stays(home: &impl Home) {
     assert_eq!(error, "zone 'files' still holds 1 files; delete those first");
     catalog.delete_file(at("a"), api::node::Conditions::default(), NOW_MS).await.expect("delete");
     catalog.delete_zone(parse("files"), NOW_MS).await.expect("empty now");
+}
+
+pub(super) async fn a_pull_zone_holds_no_files(home: &impl Home) {
+    let catalog = home.open().await;
+    let upstream = UpstreamDoc { url: "http://127.0.0.1:3000".to_owned(), weight: 3 };
+    let pull = PullDoc { max_tags: 7, default_ttl_s: Some(0), ..PullDoc::new(vec![upstream]) };
+    let shop = ZoneDoc { pull: Some(Box::new(pull)), ..ZoneDoc::new(parse("files")) };
+    catalog.put_zone(shop.clone(), NOW_MS).await.expect("pull zone");
+    assert_eq!(catalog.zone(&shop.name).await.expect("zone"), shop, "whole");
+    assert_eq!(catalog.zones().await.expect("zones"), std::slice::from_ref(&shop));
+
+    let refused = |error: CatalogError| assert!(matches!(error, CatalogError::PullZone(_)), "{error}");
+    refused(catalog.begin_upload(&at("a"), &Conditions::default()).await.expect_err("begin"));
+    refused(commit(&catalog, upload(at("a"), "1")).await.expect_err("commit"));
+    refused(catalog.delete_file(at("a"), Conditions::default(), NOW_MS).await.expect_err("delete"));
+    refused(catalog.file(&shop.name, &parse("a")).await.expect_err("read"));
+    refused(catalog.list(&shop.name, "", 1, None).await.expect_err("list"));
+    refused(catalog.holders(&shop.name, &parse("a")).await.expect_err("holders"));
+
+    let store = ZoneDoc { pull: None, ..shop.clone() };
+    catalog.put_zone(store.clone(), NOW_MS).await.expect("it has no files");
+    put(&catalog, "a", "1").await;
+    let error = catalog.put_zone(shop.clone(), NOW_MS).await.expect_err("files").to_string();
+    assert!(error.starts_with("zone 'files' holds 1 files and cannot become a pull zone"), "{error}");
+    assert_eq!(catalog.zone(&shop.name).await.expect("zone"), store, "as it was");
+    catalog.delete_file(at("a"), Conditions::default(), NOW_MS).await.expect("delete");
+    catalog.put_zone(shop, NOW_MS).await.expect("empty again");
 }
 
 fn node(name: &str, url: &str) -> NodeDoc {

@@ -45,6 +45,7 @@ super::behaviours! {
     config:
         zones_are_kept_as_they_are_put,
         a_zone_with_files_stays,
+        a_pull_zone_holds_no_files,
         a_join_that_says_nothing_new_makes_no_event,
         holders_have_the_current_version,
         tokens_are_found_by_hash_and_readers_are_announced;

@@ -9,3 +9,4 @@ mod events;
 mod files;
 mod kit;
 mod nodes;
+mod pull_zones;

@@ -90,6 +90,14 @@ impl Globals {
         self.session_in(&environment)
     }
 
+    /// The token to present, if there is one, and in words where it was found or looked for.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or holds no token.
+    pub fn token(&self) -> Result<(Option<TokenSecret>, String), CliError> {
+        self.find_token(&self.data_dir(), &environment)
+    }
+
     fn data_dir_in(&self, env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
         let named = self.data_dir.clone().or_else(|| env(ENV_DATA_DIR).map(PathBuf::from));
         named.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR))

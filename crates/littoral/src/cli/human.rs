@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use api::{Change, Event};
+use api::{Change, Event, PurgeTargets};
 
 const SECOND_MS: u64 = 1_000;
 const MINUTE_S: u64 = 60;
@@ -96,6 +96,11 @@ pub fn plain(text: &str) -> String {
     })
 }
 
+/// Lines of text with their control characters escaped, each ended.
+pub fn plain_lines(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{}\n", plain(line.trim_end()))).collect()
+}
+
 /// An event on one line: number, time, kind and what it is about.
 pub fn event(event: &Event) -> String {
     let about = match &event.change {
@@ -104,21 +109,26 @@ pub fn event(event: &Event) -> String {
         }
         Change::FileMoved { file, old_path } => format!("{}:{old_path} -> {}", file.zone, file.path),
         Change::FileDeleted(file) => format!("{}:{}", file.zone, file.path),
-        Change::Purge(targets) => {
-            let urls = targets.urls.iter().map(|url| format!("{}:{}", url.zone, url.path));
-            let ids = targets.ids.iter().map(|id| format!("id {id}"));
-            let prefixes = targets.prefixes.iter().map(|p| format!("{}:{}*", p.zone, plain(&p.prefix)));
-            let tags = targets.tags.iter().map(|t| match &t.zone {
-                Some(zone) => format!("{zone} tag {}", t.tag),
-                None => format!("tag {}", t.tag),
-            });
-            let zones = targets.zones.iter().map(|zone| format!("all of {zone}"));
-            let named: Vec<String> = urls.chain(ids).chain(prefixes).chain(tags).chain(zones).collect();
-            format!("{}{}", if targets.soft { "soft: " } else { "" }, named.join(", "))
-        }
+        Change::Purge(targets) => purge(targets),
         Change::Config { generation } => format!("generation {generation}"),
     };
     format!("{}  {}  {:<12}  {about}", event.seq, time(event.at_ms), event.change.kind())
+}
+
+/// Everything that a purge names. Taken apart whole, so that nothing new is left out unseen.
+fn purge(targets: &PurgeTargets) -> String {
+    let PurgeTargets { urls, pages, ids, prefixes, tags, hosts, zones, soft } = targets;
+    let mut named: Vec<String> = urls.iter().map(|url| format!("{}:{}", url.zone, url.path)).collect();
+    named.extend(pages.iter().map(|page| format!("{}:{}", page.zone, plain(&page.url))));
+    named.extend(ids.iter().map(|id| format!("id {id}")));
+    named.extend(prefixes.iter().map(|p| format!("{}:{}*", p.zone, plain(&p.prefix))));
+    named.extend(tags.iter().map(|t| match &t.zone {
+        Some(zone) => format!("{zone} tag {}", t.tag),
+        None => format!("tag {}", t.tag),
+    }));
+    named.extend(hosts.iter().map(|host| format!("{} host {}", host.zone, plain(&host.host))));
+    named.extend(zones.iter().map(|zone| format!("all of {zone}")));
+    format!("{}{}", if *soft { "soft: " } else { "" }, named.join(", "))
 }
 
 #[cfg(test)]
@@ -198,6 +208,22 @@ mod tests {
                 format!("4  {time}  purge         soft: tag t"),
                 format!("5  {time}  config        generation 7"),
             ]
+        );
+    }
+
+    #[test]
+    fn a_purge_shows_everything_it_names() {
+        let targets = serde_json::json!({
+            "urls": [{"zone": "files", "path": "a"}],
+            "pages": [{"zone": "shop", "url": "shop.example/a?b=1"}],
+            "prefixes": [{"zone": "shop", "prefix": "/img/"}],
+            "tags": [{"zone": "shop", "tag": "t"}],
+            "hosts": [{"zone": "shop", "host": "shop.example"}],
+            "zones": ["docs"]
+        });
+        assert_eq!(
+            purge(&serde_json::from_value(targets).expect("targets")),
+            "files:a, shop:shop.example/a?b=1, shop:/img/*, shop tag t, shop host shop.example, all of docs"
         );
     }
 }

@@ -14,7 +14,10 @@ Examples:
   littoral purge https://cdn.example/a.css         a URL
   littoral purge --prefix img/ --soft              revalidate everything below img/ at its next use
   littoral purge --tag product-42                  whatever carries the tag, in every zone
-  littoral purge --all-of-zone docs                a whole zone";
+  littoral purge --host www.shop.example           everything of a host in front of a website
+  littoral purge --all-of-zone docs                a whole zone
+
+In front of a website a query is part of the URL: name URLs with ? or % in them whole.";
 
 /// The arguments of `purge`.
 #[derive(Debug, Args)]
@@ -29,7 +32,10 @@ pub(super) struct PurgeArgs {
     /// Everything with this tag; may be repeated
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<Tag>,
-    /// The zone that paths and tags are meant in [default: files for paths, every zone for tags]
+    /// Everything of this host of a zone in front of a website; may be repeated
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<String>,
+    /// The zone that paths, tags and hosts are meant in [default: files for paths, every zone for tags]
     #[arg(long)]
     zone: Option<ZoneName>,
     /// Everything of this zone; may be repeated
@@ -59,23 +65,26 @@ pub(super) async fn run(args: PurgeArgs, globals: &Globals) -> Result<(), CliErr
 }
 
 fn request(args: &PurgeArgs) -> Result<PurgeRequest, CliError> {
-    if args.urls.is_empty() && args.prefixes.is_empty() && args.tags.is_empty() && args.zones.is_empty() {
+    if [&args.urls, &args.prefixes, &args.hosts].iter().all(|named| named.is_empty())
+        && args.tags.is_empty()
+        && args.zones.is_empty()
+    {
         return Err(CliError::usage("nothing to purge is named")
-            .with_hint("name paths or URLs, or use --prefix, --tag or --all-of-zone"));
+            .with_hint("name paths or URLs, or use --prefix, --tag, --host or --all-of-zone"));
     }
     let mut zone = args.zone.clone();
     let urls = targets(&args.urls, args, &mut zone)?;
     let prefixes = targets(&args.prefixes, args, &mut zone)?;
-    if !args.tags.is_empty() && args.zone != zone {
-        return Err(CliError::usage("paths and tags together leave open in which zone the tags are meant")
-            .with_hint("say --zone, or purge the tags on their own"));
+    if !(args.tags.is_empty() && args.hosts.is_empty()) && args.zone != zone {
+        return Err(CliError::usage("paths together with tags or hosts leave open in which zone those are meant")
+            .with_hint("say --zone, or purge the tags and hosts on their own"));
     }
     Ok(PurgeRequest {
         zone,
         urls,
         prefixes,
         tags: args.tags.clone(),
-        hosts: Vec::new(),
+        hosts: args.hosts.clone(),
         zones: args.zones.clone(),
         soft: args.soft,
         wait: args.wait,
@@ -133,6 +142,8 @@ mod tests {
         check("", "nothing to purge");
         check("--soft", "nothing to purge");
         check("a docs:b", "several zones");
+        check("--host Shop.example --soft", r#""hosts":["Shop.example"]"#);
+        check("a --host h", "in which zone");
         check("a --tag t", "in which zone");
         check("Bad:a", "zone name");
     }

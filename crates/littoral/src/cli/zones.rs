@@ -1,13 +1,17 @@
 //! `zones`: shows, makes, changes and deletes zones.
 
+use std::path::PathBuf;
+
 use api::{Access, ErrorCode, ZoneDoc, ZoneName};
 use clap::{ArgAction, Args, Subcommand};
 
 use crate::cli::error::CliError;
 use crate::cli::globals::Globals;
 use crate::cli::output::Out;
+use crate::cli::policy::PolicyArgs;
+use crate::cli::policy_values::{Emptied, Ttl};
 use crate::cli::session::Session;
-use crate::cli::values;
+use crate::cli::{zone_file, zone_show};
 use crate::connection::retry;
 
 const EXAMPLES: &str = "\
@@ -15,7 +19,10 @@ Examples:
   littoral zones
   littoral zones add docs --host docs.example.org --index index.html --ttl 1h
   littoral zones set docs --private true
-  littoral zones show docs -o json";
+  littoral zones add shop --host shop.example --upstream https://10.0.0.5:8443 --bypass 'cookie=session*'
+  littoral zones set shop --ttl 'path=/img/*,ttl=1d' --ttl 'status=404,ttl=10s'
+  littoral zones show shop -o json > shop.json
+  littoral zones set shop --from-file shop.json";
 
 /// The arguments of `zones`.
 #[derive(Debug, Args)]
@@ -39,14 +46,14 @@ enum Action {
         /// Its name
         name: ZoneName,
         #[command(flatten)]
-        settings: Settings,
+        settings: Box<Settings>,
     },
     /// Change settings of a zone; the others stay as they are
     Set {
         /// Its name
         name: ZoneName,
         #[command(flatten)]
-        settings: Settings,
+        settings: Box<Settings>,
     },
     /// Delete a zone that holds no files
     Rm {
@@ -67,13 +74,7 @@ struct Settings {
     /// Whether reading it needs a token
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     private: Option<bool>,
-    /// How long a file is fresh that does not say so itself, like 1h
-    #[arg(long, value_name = "DURATION", value_parser = seconds)]
-    ttl: Option<u32>,
-    /// How long past that it may be served while the origin is away, like 1d
-    #[arg(long, value_name = "DURATION", value_parser = seconds)]
-    stale_if_error: Option<u32>,
-    /// What a path that ends in '/' stands for, like index.html; empty: nothing
+    /// What a path of files that ends in '/' stands for, like index.html; empty: nothing
     #[arg(long, value_name = "NAME")]
     index: Option<String>,
     /// The request header that carries the reader's place as LAT,LNG; empty: none
@@ -82,17 +83,30 @@ struct Settings {
     /// What its URLs begin with, like https://cdn.example.org; empty: derived
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
-}
-
-fn seconds(text: &str) -> Result<u32, String> {
-    u32::try_from(values::seconds(text)?).map_err(|_| "use at most 136 years".to_owned())
+    /// The whole zone, in TOML or JSON (as 'show -o json' prints it); flags go over it
+    #[arg(long, value_name = "FILE")]
+    from_file: Option<PathBuf>,
+    /// Where its content comes from, if not from uploads
+    #[command(flatten)]
+    policy: PolicyArgs,
 }
 
 impl Settings {
     /// Changes `zone` where something was said.
-    fn apply(self, zone: &mut ZoneDoc) {
+    fn apply(mut self, zone: &mut ZoneDoc) -> Result<(), CliError> {
+        if let Some(file) = &self.from_file {
+            let read = zone_file::read(file)?;
+            if read.name != zone.name {
+                return Err(CliError::usage(format!(
+                    "the zone file is about zone '{}', and not about '{}'",
+                    read.name, zone.name
+                ))
+                .with_hint("change `name` in the file, or name that zone"));
+            }
+            *zone = read;
+        }
         if !self.hosts.is_empty() {
-            zone.hosts = self.hosts;
+            zone.hosts = std::mem::take(&mut self.hosts);
         }
         if let Some(catch_all) = self.catch_all {
             zone.catch_all = catch_all;
@@ -100,8 +114,14 @@ impl Settings {
         if let Some(private) = self.private {
             zone.access = if private { Access::Private } else { Access::Public };
         }
-        zone.ttl_s = self.ttl.unwrap_or(zone.ttl_s);
-        zone.stale_if_error_s = self.stale_if_error.unwrap_or(zone.stale_if_error_s);
+        let pulls = self.policy.pulls(zone.pull.is_some());
+        if pulls && self.index.is_some() {
+            return Err(CliError::usage("--index is about zones of files; a website has its own"));
+        }
+        if !pulls {
+            self.take_store_settings(zone)?;
+        }
+        zone.pull = self.policy.apply(zone.pull.take())?;
         for (setting, said) in [
             (&mut zone.index, self.index),
             (&mut zone.place_header, self.place_header),
@@ -111,6 +131,19 @@ impl Settings {
                 *setting = (!text.is_empty()).then_some(text);
             }
         }
+        Ok(())
+    }
+
+    /// The flags that mean one thing for a zone of files and another in front of a website.
+    fn take_store_settings(&mut self, zone: &mut ZoneDoc) -> Result<(), CliError> {
+        for said in std::mem::take(&mut self.policy.ttl) {
+            zone.ttl_s = match said {
+                Emptied::Value(ttl) => Ttl::plain(ttl).map_err(CliError::usage)?,
+                Emptied::Empty => return Err(CliError::usage("--ttl: a zone of files needs a time, like 1h")),
+            };
+        }
+        zone.stale_if_error_s = self.policy.stale_if_error.take().unwrap_or(zone.stale_if_error_s);
+        Ok(())
     }
 }
 
@@ -119,11 +152,11 @@ pub(super) async fn run(args: ZonesArgs, globals: &Globals) -> Result<(), CliErr
     let (session, out) = (globals.session()?, globals.out());
     match args.action.unwrap_or(Action::Ls) {
         Action::Ls => list(&session, &out).await,
-        Action::Show { name } => show(&out, &zone(&name, &session).await?),
-        Action::Add { name, settings } => add(name, settings, &session, &out).await,
+        Action::Show { name } => zone_show::show(&out, &zone(&name, &session).await?),
+        Action::Add { name, settings } => add(name, *settings, &session, &out).await,
         Action::Set { name, settings } => {
             let mut zone = zone(&name, &session).await?;
-            settings.apply(&mut zone);
+            settings.apply(&mut zone)?;
             put(&zone, &session, &out).await
         }
         Action::Rm { name } => {
@@ -149,10 +182,15 @@ async fn list(session: &Session, out: &Out) -> Result<(), CliError> {
     let rows = list.zones.into_iter().map(|zone| {
         let mut hosts = zone.hosts;
         hosts.extend(zone.catch_all.then(|| "(all others)".to_owned()));
-        let index = zone.index.unwrap_or_else(|| "-".to_owned());
-        vec![zone.name.to_string(), access(zone.access).to_owned(), format!("{} s", zone.ttl_s), index, hosts.join(" ")]
+        // Of a pull zone, they mean nothing.
+        let (ttl, index, from) = match &zone.pull {
+            Some(pull) => ("-".to_owned(), None, zone_show::servers(pull)),
+            None => (format!("{} s", zone.ttl_s), zone.index, "uploads".to_owned()),
+        };
+        let index = index.unwrap_or_else(|| "-".to_owned());
+        vec![zone.name.to_string(), zone_show::access(zone.access).to_owned(), ttl, index, from, hosts.join(" ")]
     });
-    out.table(&["ZONE", "ACCESS", "TTL", "INDEX", "HOSTS"], rows)
+    out.table(&["ZONE", "ACCESS", "TTL", "INDEX", "CONTENT", "HOSTS"], rows)
 }
 
 async fn add(name: ZoneName, settings: Settings, session: &Session, out: &Out) -> Result<(), CliError> {
@@ -166,7 +204,7 @@ async fn add(name: ZoneName, settings: Settings, session: &Session, out: &Out) -
         Err(error) => return Err(session.failed(&format!("cannot make zone '{name}'"), &error)),
     }
     let mut zone = ZoneDoc::new(name);
-    settings.apply(&mut zone);
+    settings.apply(&mut zone)?;
     put(&zone, session, out).await
 }
 
@@ -174,33 +212,5 @@ async fn put(zone: &ZoneDoc, session: &Session, out: &Out) -> Result<(), CliErro
     let name = &zone.name;
     zone.validate().map_err(|why| CliError::usage(format!("zone '{name}': {why}")))?;
     let zone = session.calls().put_zone(zone).await;
-    show(out, &zone.map_err(|error| session.failed(&format!("cannot set zone '{name}'"), &error))?)
-}
-
-fn show(out: &Out, zone: &ZoneDoc) -> Result<(), CliError> {
-    if out.is_json() {
-        return out.json(zone);
-    }
-    let or_none = |setting: &Option<String>| setting.clone().unwrap_or_else(|| "-".to_owned());
-    for (name, value) in [
-        ("zone", zone.name.to_string()),
-        ("hosts", zone.hosts.join(" ")),
-        ("catch all", zone.catch_all.to_string()),
-        ("access", access(zone.access).to_owned()),
-        ("ttl", format!("{} s", zone.ttl_s)),
-        ("stale if error", format!("{} s", zone.stale_if_error_s)),
-        ("index", or_none(&zone.index)),
-        ("place header", or_none(&zone.place_header)),
-        ("base url", or_none(&zone.base_url)),
-    ] {
-        out.line(format!("{name:<16}{value}").trim_end())?;
-    }
-    Ok(())
-}
-
-fn access(access: Access) -> &'static str {
-    match access {
-        Access::Public => "public",
-        Access::Private => "private",
-    }
+    zone_show::show(out, &zone.map_err(|error| session.failed(&format!("cannot set zone '{name}'"), &error))?)
 }

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use api::docs::Candidate;
 use api::{
-    Change, Digest, ErrorCode, Event, FileDoc, FileId, FileList, FilePatch, FilePath, FileRef, Hello, Locate, NewToken,
-    NodeDoc, NodeList, NodeView, Place, Problem, PurgeAnswer, PurgeRequest, Receipt, ReceiptState, Status, TokenAnswer,
-    TokenDoc, TokenList, ZoneDoc, ZoneList,
+    Change, Digest, ErrorCode, Event, ExplainRequest, ExplainStep, Explanation, FileDoc, FileId, FileList, FilePatch,
+    FilePath, FileRef, Hello, Locate, NewToken, NodeDoc, NodeList, NodeView, Place, Problem, PurgeAnswer, PurgeRequest,
+    Receipt, ReceiptState, Status, TokenAnswer, TokenDoc, TokenList, ZoneDoc, ZoneList,
 };
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -102,6 +102,9 @@ impl Fake {
 
         let authorized = header("authorization").as_deref() == Some(&format!("Bearer {TOKEN}"));
         let path = head.uri.path().to_owned();
+        if path == api::explain::EXPLAIN_PATH {
+            return self.explain(body, authorized).await;
+        }
         if !path.starts_with("/v1/") {
             return self.content(&path, authorized);
         }
@@ -131,6 +134,23 @@ impl Fake {
             }
             Err(error) => problem(error),
         }
+    }
+
+    /// Answers as an edge: with what it was asked.
+    async fn explain(&self, body: Incoming, authorized: bool) -> Response<Body> {
+        if !authorized {
+            return problem(Problem::new(ErrorCode::Unauthorized, "explaining takes a token"));
+        }
+        let body = net::read_to_end(body, MAX_BODY_BYTES).await.expect("a body");
+        let asked: ExplainRequest = serde_json::from_slice(&body).expect("a request to be explained");
+        let mut facts = vec![("url".to_owned(), asked.url), ("method".to_owned(), asked.method)];
+        facts.extend(asked.headers);
+        facts.extend(asked.client_ip.map(|ip| ("client".to_owned(), ip.to_string())));
+        let step = ExplainStep { stage: "zone".to_owned(), decision: "shop".to_owned(), facts };
+        let explanation = Explanation { node: "oslo".to_owned(), steps: vec![step], outcome: "miss".to_owned() };
+        let text = serde_json::to_string(&explanation).expect("JSON");
+        self.state.lock().expect("lock").last_answer.clone_from(&text);
+        Response::new(Body::full(text))
     }
 
     fn path_of(&self, id: FileId) -> String {

@@ -393,6 +393,83 @@ async fn zones_tokens_nodes_and_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn zones_in_front_of_a_website() {
+    let world = World::new().await;
+    let made = world
+        .run(
+            "zone add shop --host shop.example --upstream https://10.0.0.5:8443/,weight=2 --upstream http://10.0.0.6 \
+             --policy rfc --ttl path=/img/*,ttl=1d --ttl status=404,ttl=10s --bypass cookie=session* --query sorted",
+        )
+        .await
+        .ok();
+    for (name, value) in [
+        ("upstream", "https://10.0.0.5:8443 weight 2"),
+        ("policy", "rfc"),
+        ("rule", "path=/img/*,ttl=86400s"),
+        ("rule", "status=404,ttl=10s"),
+        ("bypass", "cookie=session*"),
+        ("query", "sorted"),
+    ] {
+        let line = made.lines().any(|line| line.starts_with(name) && line.ends_with(value));
+        assert!(line, "{name} {value} is not in {made}");
+    }
+    assert!(!made.contains("index"), "{made}");
+    let known = |name: &str| world.fake.state.lock().expect("lock").zones[name].clone();
+    let before = known("shop");
+    world.run("zone set shop --stale-if-error 0s --default-ttl 5m").await.ok();
+    let pull = known("shop").pull.expect("a policy");
+    assert_eq!((pull.stale_if_error_s, pull.default_ttl_s, pull.rules.len()), (0, Some(300), 2));
+    assert_eq!((known("shop").stale_if_error_s, known("shop").ttl_s), (before.stale_if_error_s, before.ttl_s));
+    assert!(world.run("zones").await.ok().contains("https://10.0.0.5:8443 +1"));
+
+    let json = world.run("zone show shop -o json").await.ok();
+    world.write("shop.json", &json);
+    world.run("zone set shop --max-tags 1").await.ok();
+    world.run("zone set shop --from-file shop.json --max-connections 9").await.ok();
+    let pull = known("shop").pull.expect("a policy");
+    assert_eq!((pull.max_tags, pull.max_connections), (128, 9), "the file, and flags over it");
+    world.run("zone add other --from-file shop.json").await.fails(2, &["is about zone 'shop'", "'other'"]);
+    world.write("wrong.toml", "name = \"x\"\n[pull]\nupstream = []");
+    world.run("zone add x --from-file wrong.toml").await.fails(2, &["line 3", "did you mean `upstreams`?"]);
+
+    world.run("zone set docs --ttl 2h --stale-if-error 3h").await.ok();
+    assert_eq!((known("docs").ttl_s, known("docs").stale_if_error_s), (7_200, 10_800));
+    world.run("zone set docs --policy rfc").await.fails(2, &["no server is named", "--upstream"]);
+    world.run("zone set docs --ttl path=/a,ttl=1s").await.fails(2, &["rules need --upstream"]);
+    world.run("zone set shop --ttl 1h").await.fails(2, &["--default-ttl"]);
+    world.run("zone set shop --index index.html").await.fails(2, &["about zones of files"]);
+    world.run("zone set shop --upstream http://x/path").await.fails(2, &["zone 'shop': pull.upstreams[0].url"]);
+    world.run("zone set shop --alias www.shop.example=shop.example").await.fails(2, &["name it in hosts"]);
+    world.run("zone set shop --upstream=").await.ok();
+    assert_eq!(known("shop").pull, None);
+
+    world.run("purge --host shop.example --zone shop").await.ok();
+    let asked = world.fake.state.lock().expect("lock").purges[0].clone();
+    assert_eq!((asked.hosts, asked.zone), (vec!["shop.example".to_owned()], Some("shop".parse().expect("zone"))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_explains() {
+    let world = World::new().await;
+    let url = format!("{}/a?b=1", world.fake.url);
+    let shown = world.run(&format!("explain {url} -X HEAD -H Cookie:a=1 --client-ip 203.0.113.9")).await.ok();
+    assert_eq!(
+        shown,
+        format!(
+            "zone     shop\n           url     {url}\n           method  HEAD\n           Cookie  a=1\n           \
+             client  203.0.113.9\noutcome  miss (at edge oslo)\n"
+        )
+    );
+    assert_eq!(world.run(&format!("explain {url} -o json")).await.ok(), world.last_answer() + "\n");
+    let elsewhere = format!("explain https://shop.example/ --edge {} -o json", world.fake.url);
+    assert!(world.run(&elsewhere).await.ok().contains("https://shop.example/"));
+    let stranger = world.run_with(&format!("explain {url}"), &[], "").await;
+    stranger.fails(1, &["cannot explain: explaining takes a token", "purge_networks", "--token-file"]);
+    world.run("explain https://shop.example/").await.fails(2, &["--edge http://IP:PORT"]);
+    world.run("explain http://127.0.0.1:1/").await.fails(1, &["cannot connect to 127.0.0.1:1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn address_and_token_are_found_and_their_absence_is_explained() {
     let world = World::new().await;
     let nothing = world.run_with("ls", &[], "").await;

@@ -229,3 +229,41 @@ async fn kill_dash_nine_at_any_moment_of_an_upload_leaves_the_old_version_or_the
         acknowledged = *seen.first().expect("an edge");
     }
 }
+
+fn refused_edge(more: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_littoral"));
+    let Output { status, stderr, .. } = command.arg("edge").args(more).output().expect("ran");
+    (status.code(), String::from_utf8_lossy(&stderr).into_owned())
+}
+
+#[test]
+fn an_edge_in_front_of_a_website_is_refused_with_a_reason_and_a_way_out() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("address").to_string();
+    let good = ["--upstream", "http://127.0.0.1:3000"];
+    for (more, code, words) in [
+        (&["--listen", &*address][..], 1, &[&*address, "--listen"][..]),
+        (&["--upstream", "http://127.0.0.1:3000/"], 2, &["upstreams[1].url", "twice"]),
+        (&["--upstream", "127.0.0.1:3000"], 2, &["upstreams[1].url", "http://HOST[:PORT]"]),
+        (&["--zone-file", "/nowhere/zone.toml"], 2, &["/nowhere/zone.toml"]),
+        (&["--control", "http://127.0.0.1:1"], 2, &["--control", "--upstream"]),
+        (&["--policy", "fast"], 2, &["safe, rfc"]),
+    ] {
+        let (ended, text) = refused_edge(&[&good, more].concat());
+        assert_eq!(ended, Some(code), "{more:?}: {text}");
+        for word in words {
+            assert!(text.contains(word), "{more:?}: {word:?} is not in {text}");
+        }
+    }
+    for (more, words) in [
+        (&[][..], &["--upstream", "--config", "--control"][..]),
+        (&["--policy", "rfc"], &["--upstream"]),
+        (&["--control", "http://127.0.0.1:1", "--policy", "rfc"], &["from control", "zone set"]),
+    ] {
+        let (ended, text) = refused_edge(more);
+        assert_eq!(ended, Some(2), "{more:?}: {text}");
+        for word in words {
+            assert!(text.contains(word), "{more:?}: {word:?} is not in {text}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! `littoral edge --upstream URL`: an edge in front of a website, without control, catalog or any other role.
+
+use api::{CachePolicy, PullDoc, ZoneDoc};
+use serde_json::json;
+
+use crate::assembly::{FrontStart, Process, url_of, wall_clock};
+use crate::cli::error::CliError;
+use crate::cli::globals::Globals;
+use crate::cli::output::Out;
+use crate::cli::zone_file;
+use crate::roles::{EdgeArgs, bind, bind_admin};
+use crate::up::stop_signal;
+
+/// Name of the zone when no file gives it another.
+const ZONE: &str = "site";
+/// Name of the edge when nothing else is said.
+const EDGE: &str = "edge";
+
+/// Runs an edge in front of a website until SIGINT or SIGTERM.
+///
+/// # Errors
+/// The zone file, the policy, a port that is in use, or the edge.
+pub async fn run(args: EdgeArgs, globals: &Globals) -> Result<(), CliError> {
+    let out = Out { quiet: globals.quiet || args.json, ..globals.out() };
+    let (zone, pull) = zone(&args)?;
+    crate::logging::start(out.color)?;
+    let shutdown = stop_signal()?;
+    let mut process = Process::default();
+    let started = start(&args, zone, &pull, &mut process, &out).await;
+    if started.is_ok() {
+        shutdown.cancelled().await;
+        out.note("stopping: requests in progress are finished first (Ctrl-C again stops at once)");
+    }
+    process.stop().await;
+    started
+}
+
+async fn start(
+    args: &EdgeArgs,
+    zone: ZoneDoc,
+    pull: &PullDoc,
+    process: &mut Process,
+    out: &Out,
+) -> Result<(), CliError> {
+    let listener = bind(args.listen).await?;
+    let address = |listener: &tokio::net::TcpListener| {
+        listener.local_addr().map(url_of).map_err(|error| CliError::failed(error.to_string()))
+    };
+    let url = address(&listener)?;
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => EDGE.parse()?,
+    };
+    let zone_name = zone.name.clone();
+    let start = FrontStart { zone, name, memory_bytes: args.memory.0, clock: wall_clock() };
+    process.front(start, listener).map_err(|error| CliError::failed(error.to_string()))?;
+    let admin = match args.admin {
+        Some(listen) => {
+            let listener = bind_admin(listen).await?;
+            let url = address(&listener)?;
+            process.admin(listener);
+            Some(url)
+        }
+        None => None,
+    };
+    let upstreams: Vec<_> = pull.upstreams.iter().map(|upstream| upstream.url.as_str()).collect();
+    if args.json {
+        return out.json(&json!({
+            "ready": true, "url": url, "admin": admin, "zone": zone_name, "policy": pull.policy, "upstreams": upstreams
+        }));
+    }
+    let policy = match pull.policy {
+        CachePolicy::Safe => "safe",
+        CachePolicy::Rfc => "rfc",
+    };
+    out.note(format!("edge on {url} in front of {} (policy {policy})", upstreams.join(", ")));
+    if let Some(admin) = admin {
+        out.note(format!("admin on {admin}"));
+    }
+    Ok(())
+}
+
+/// The zone of the flags and the file, checked, and its policy.
+fn zone(args: &EdgeArgs) -> Result<(ZoneDoc, PullDoc), CliError> {
+    let mut zone = match &args.zone_file {
+        Some(file) => zone_file::read(file)?,
+        None => ZoneDoc::new(ZONE.parse()?),
+    };
+    // There is no other zone, so that a request for an unknown host could only be refused.
+    zone.catch_all |= zone.hosts.is_empty();
+    zone.pull = args.policy.clone().apply(zone.pull)?;
+    zone.validate().map_err(CliError::usage)?;
+    match zone.pull.as_deref().cloned() {
+        Some(pull) => Ok((zone, pull)),
+        None => Err(CliError::usage("there is no website to stand in front of")
+            .with_hint("name its server with --upstream URL, or as [[pull.upstreams]] in the zone file")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: EdgeArgs,
+    }
+
+    fn zone_of(line: &str) -> Result<(ZoneDoc, PullDoc), String> {
+        let line = Line::try_parse_from(std::iter::once("edge").chain(line.split(' '))).expect(line);
+        zone(&line.args).map_err(|error| error.report(false))
+    }
+
+    #[test]
+    fn one_command_is_a_zone() {
+        let (zone, pull) = zone_of("--upstream http://127.0.0.1:3000/ --policy rfc").expect("good");
+        assert!(zone.catch_all && zone.hosts.is_empty());
+        assert_eq!((zone.name.as_str(), pull.policy), ("site", CachePolicy::Rfc));
+        assert_eq!(pull.upstreams[0].url, "http://127.0.0.1:3000");
+    }
+
+    #[test]
+    fn a_file_and_flags_on_top() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = folder.path().join("zone.toml");
+        std::fs::write(
+            &file,
+            "name = \"shop\"\nhosts = [\"shop.example\"]\n[pull]\nupstreams = [{ url = \"http://a\" }]\nmax_tags = 5\n",
+        )
+        .expect("write");
+        let (zone, pull) = zone_of(&format!("--zone-file {} --upstream http://b", file.display())).expect("good");
+        assert_eq!((zone.name.as_str(), zone.catch_all, pull.max_tags), ("shop", false, 5));
+        assert_eq!(pull.upstreams.len(), 1);
+        assert_eq!(pull.upstreams[0].url, "http://b");
+        std::fs::write(&file, "name = \"shop\"").expect("write");
+        let error = zone_of(&format!("--zone-file {}", file.display())).expect_err("no upstream");
+        assert!(error.contains("no website") && error.contains("--upstream"), "{error}");
+    }
+
+    #[test]
+    fn wrong_servers_are_named() {
+        for (line, word) in [
+            ("--upstream 127.0.0.1:3000", "does not begin with http://"),
+            ("--upstream http://127.0.0.1:3000/shop", "a path or query"),
+            ("--upstream http://a --max-connections 0", "pull.max_connections: 0"),
+        ] {
+            let error = zone_of(line).expect_err(line);
+            assert!(error.contains(word), "{line}: {error}");
+        }
+    }
+}
