@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::{NodeDoc, NodeName, Place, TokenSecret, ZoneDoc};
 use control::{Control, ControlConfig};
-use edge::{Clock, Edge, EdgeConfig, EdgeMetrics, EdgeView};
+use edge::{Clock, Edge, EdgeConfig, EdgeMetrics, EdgeView, StandaloneConfig};
 use monitor::{Monitor, MonitorConfig};
 use net::{ClientLimits, HttpClient, ServerLimits};
 use objects::Blobs;
@@ -251,9 +251,8 @@ impl Process {
 
 fn standalone(start: FrontStart, metrics: &EdgeMetrics) -> Result<Edge, String> {
     let FrontStart { zone, name, memory_bytes, clock } = start;
-    // Stands in for `Edge::standalone(StandaloneConfig { zone, memory_bytes, clock, limits, name }, metrics)`.
-    let _ = (clock, metrics, ServerLimits::default());
-    Err(format!("edge {name} with {memory_bytes} bytes cannot serve zone {} yet", zone.name))
+    let config = StandaloneConfig { zone, name, memory_bytes, limits: ServerLimits::default(), clock };
+    Edge::standalone(config, metrics).map_err(|error| error.to_string())
 }
 
 /// The URL of a socket: `http://ADDRESS:PORT`.

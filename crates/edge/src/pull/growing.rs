@@ -69,11 +69,6 @@ impl Growing {
         self.lock().length
     }
 
-    /// Whether it broke off.
-    pub(crate) fn failed(&self) -> bool {
-        matches!(self.lock().end, End::Failed(_))
-    }
-
     /// Whether who comes now can still read it from its beginning.
     pub(crate) fn joinable(&self) -> bool {
         let state = self.lock();
@@ -277,7 +272,7 @@ mod tests {
         body.fail("closed-early");
         body.finish();
         assert_eq!(reader.await.expect("task"), Err("closed-early"));
-        assert!(body.failed() && !body.joinable());
+        assert!(!body.joinable());
     }
 
     #[tokio::test]

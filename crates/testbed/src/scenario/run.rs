@@ -19,6 +19,8 @@ use crate::EVENTUALLY_MS;
 
 /// Where the clock of every scenario stands at first: 2026-01-01, in milliseconds.
 const BEGIN_MS: u64 = 1_767_225_600_000;
+/// The edge's memory tier, in bytes.
+const MEMORY_BYTES: u64 = 64 << 20;
 /// Rest between two tries of a step that is to hold eventually, in milliseconds.
 const REST_MS: u64 = 5;
 
@@ -163,19 +165,13 @@ fn equal<T: PartialEq + std::fmt::Debug>(what: &str, expected: &T, got: &T) -> R
 
 /// Starts an edge for one zone, and answers its address.
 async fn start_edge(zone: ZoneDoc, clock: Clock, shutdown: CancellationToken) -> Result<SocketAddr, String> {
-    let _ = clock;
     let listener = net::bind(([127, 0, 0, 1], 0).into()).await.map_err(|error| error.to_string())?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
-    let target = zone.pull.ok_or("no pull zone")?.upstreams.first().ok_or("no upstream")?.url.replace("http://", "");
-    tokio::spawn(shutdown.run_until_cancelled_owned(async move {
-        while let Ok((mut near, _)) = listener.accept().await {
-            let target = target.clone();
-            tokio::spawn(async move {
-                if let Ok(mut far) = tokio::net::TcpStream::connect(target).await {
-                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
-                }
-            });
-        }
-    }));
+    let name = "edge".parse().map_err(|error: api::InvalidName| error.to_string())?;
+    let limits = net::ServerLimits::default();
+    let config = edge::StandaloneConfig { zone, name, memory_bytes: MEMORY_BYTES, limits, clock };
+    let metrics = edge::EdgeMetrics::new(&mut prometheus_client::registry::Registry::default());
+    let edge = edge::Edge::standalone(config, &metrics).map_err(|error| error.to_string())?;
+    tokio::spawn(edge.run(listener, shutdown));
     Ok(address)
 }
