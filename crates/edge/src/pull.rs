@@ -248,7 +248,7 @@ impl Visit {
                     return self.refuse(&Problem::new(ErrorCode::NotCached, detail));
                 }
                 Decision::Pass { forward, why } => {
-                    let fetch = Fetch { forward, stale: None, if_error: false, missing_from: None };
+                    let fetch = Fetch::afresh(forward);
                     let how = How { pass: Some((NotStorable::Bypass, why)), typical: false };
                     return self.alone(&key, fetch, how, body.take(), on_upgrade).await;
                 }
@@ -269,7 +269,7 @@ impl Visit {
             }
         }
         // Whatever it joined was not for it: it asks by itself.
-        let fetch = Fetch { forward: http_cache::Forward::Miss, stale: None, if_error: false, missing_from: None };
+        let fetch = Fetch::afresh(http_cache::Forward::Miss);
         self.alone(&key, fetch, How { pass: None, typical: true }, body.take(), None).await
     }
 
@@ -297,7 +297,7 @@ impl Visit {
         let order = |leader| self.order(key, began, fetch.clone(), leader);
         let seat = self.node.pull.flights.join(&flight, began, good_enough, || {
             let order = order(Some(leader));
-            async move { order.carry_out().await }
+            async move { order.carry_out_if_due().await }
         })?;
         let collapsed = seat.collapsed;
         let landing = if collapsed {
@@ -316,7 +316,8 @@ impl Visit {
             Landing::Ready { variant, status, stored } => {
                 let verdict = self.node.verdict_on_variant(key, &variant);
                 let useless = collapsed && verdict != Verdict::Clean && variant.began != began;
-                if useless || !variant.selected(&self.asked.fields, !self.zone.strict()) {
+                let not_for_me = self.asked.personal && !variant.terms.shared;
+                if useless || not_for_me || !variant.selected(&self.asked.fields, !self.zone.strict()) {
                     return None;
                 }
                 self.ready(&fetch, &variant, status, stored, collapsed)
@@ -327,6 +328,7 @@ impl Visit {
             }
             Landing::Alone(why) => self.exclusive(exclusive.await.ok()?, &fetch, why.word(), false, None).await,
             Landing::Failed(failed) => Some(self.failed(&fetch, &failed)),
+            Landing::Outdated => None,
         }
     }
 
@@ -357,6 +359,7 @@ impl Visit {
                 Err(_) => None,
             },
             Landing::Failed(failed) => return self.failed(&fetch, &failed),
+            Landing::Outdated => None,
         };
         response.unwrap_or_else(|| {
             self.refuse(&Problem::new(ErrorCode::Overloaded, "the response was given up; try again"))
@@ -393,12 +396,13 @@ impl Visit {
     /// Asks about what is served stale meanwhile, unless somebody does already.
     fn refresh(&self, key: &PageKey, variant: &Arc<Variant>) {
         let forward = http_cache::Forward::Stale;
-        let fetch = Fetch { forward, stale: Some(Arc::clone(variant)), if_error: true, missing_from: None };
+        let (stale, seen) = (Some(Arc::clone(variant)), Some(Arc::clone(variant)));
+        let fetch = Fetch { forward, stale, if_error: true, missing_from: None, seen };
         let began = self.node.began();
         let mut order = self.order(key, began, fetch.clone(), None);
         order.informational = None;
         let flight = self.flight(key, &fetch);
-        drop(self.node.pull.flights.join(&flight, began, |_| true, || async move { order.carry_out().await }));
+        drop(self.node.pull.flights.join(&flight, began, |_| true, || async move { order.carry_out_if_due().await }));
     }
 
     /// The answer out of what a fetch brought.
@@ -466,8 +470,8 @@ impl Visit {
                 return response;
             }
         }
-        // A stale response that must not be used leaves a gateway timeout (RFC 9111 § 5.2.2.2).
-        let code = if failed.timeout || fetch.stale.is_some() {
+        // A stale response that must never be used leaves a gateway timeout (RFC 9111 § 5.2.2.2).
+        let code = if failed.timeout || fetch.stale.as_ref().is_some_and(|stale| stale.terms.never_stale) {
             ErrorCode::UpstreamTimeout
         } else {
             ErrorCode::UpstreamUnreachable

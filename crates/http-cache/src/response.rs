@@ -73,7 +73,8 @@ pub struct Terms {
     pub initial_age_s: u64,
     /// It must never be served stale, whoever allows it (§ 4.2.4).
     pub never_stale: bool,
-    /// It says itself that it is for everyone: `public`, `s-maxage`, a targeted field, or the zone's force.
+    /// It says itself that shared caches may use it: by a lifetime, `public`, a targeted field, or the zone's force. What is
+    /// only kept because the zone says so is not for requests that may be one person's.
     pub shared: bool,
 }
 
@@ -127,7 +128,7 @@ pub fn judge(exchange: &Exchange<'_>, rules: &Rules) -> Result<Terms, NotStorabl
         return Err(NotStorable::Method);
     }
     permitted(exchange, rules, source, &control, explicit.is_some())?;
-    let shared = control.public || control.s_maxage_s.is_some() || source != Source::CacheControl || rules.force;
+    let shared = control.public || explicit.is_some() || source != Source::CacheControl || rules.force;
     if rules.personal && !shared {
         return Err(NotStorable::Cookie);
     }

@@ -22,7 +22,7 @@ pub(crate) enum Decision {
     Answer { variant: Arc<Variant>, outcome: Outcome, refresh: bool },
     /// The origin is asked, together with everybody else who wants the same.
     Fetch(Fetch),
-    /// The origin is asked for this request alone, and what it answers may be stored.
+    /// The origin is asked for this request alone, and what it answers may be stored for others.
     Alone(Fetch),
     /// The origin is asked for this request alone, and what it answers is not stored.
     Pass { forward: Forward, why: &'static str },
@@ -41,6 +41,15 @@ pub(crate) struct Fetch {
     pub(crate) if_error: bool,
     /// A part of what is wanted is stored: from this byte on it is missing.
     pub(crate) missing_from: Option<u64>,
+    /// What this was decided from: the stored variant that the request selects.
+    pub(crate) seen: Option<Arc<Variant>>,
+}
+
+impl Fetch {
+    /// From nothing that is stored.
+    pub(crate) fn afresh(forward: Forward) -> Self {
+        Self { forward, stale: None, if_error: false, missing_from: None, seen: None }
+    }
 }
 
 /// Who wants to know what was decided.
@@ -119,13 +128,6 @@ pub(crate) fn decide(zone: &PullZone, asked: &Asked, key: &PageKey, known: &Know
             trace.step("answer", || ("a read with a body is not stored".to_owned(), Vec::new()));
             Decision::Pass { forward: fetch.forward, why: "request-body" }
         }
-        Decision::Fetch(fetch) if asked.personal => {
-            trace.step("cookies", || {
-                let why = "the request has a cookie that may mark a person: it is asked for by itself";
-                (why.to_owned(), Vec::new())
-            });
-            Decision::Alone(fetch)
-        }
         Decision::Fetch(fetch) if asked.fields.contains_key(header::AUTHORIZATION) => {
             trace.step("authorization", || {
                 ("the request has Authorization: it is asked for by itself".to_owned(), Vec::new())
@@ -137,7 +139,7 @@ pub(crate) fn decide(zone: &PullZone, asked: &Asked, key: &PageKey, known: &Know
 }
 
 fn lookup(zone: &PullZone, asked: &Asked, known: &Known<'_>, trace: &mut Trace) -> Decision {
-    let miss = |forward| Fetch { forward, stale: None, if_error: false, missing_from: None };
+    let miss = Fetch::afresh;
     let Some(page) = known.page else {
         trace.step("lookup", || ("nothing is stored under this key".to_owned(), Vec::new()));
         return Decision::Fetch(miss(Forward::UriMiss));
@@ -216,8 +218,7 @@ fn judge(
         (decision.to_owned(), facts)
     });
     if verdict == Verdict::Hard {
-        let forward = Forward::Miss;
-        return Decision::Fetch(Fetch { forward, stale: None, if_error: false, missing_from: None });
+        return Decision::Fetch(Fetch { seen: Some(Arc::clone(variant)), ..Fetch::afresh(Forward::Miss) });
     }
     let age_s = variant.age_s(known.now_ms);
     let directives = (!zone.strict()).then(|| response::asked(&asked.fields));
@@ -245,7 +246,10 @@ fn judge(
         (decision, facts)
     });
     let certain = verdict == Verdict::Clean && known.caught_up;
-    let stale = |forward, if_error| Fetch { forward, stale: Some(Arc::clone(variant)), if_error, missing_from: None };
+    let stale = |forward, if_error| {
+        let (stale, seen) = (Some(Arc::clone(variant)), Some(Arc::clone(variant)));
+        Fetch { forward, stale, if_error, missing_from: None, seen }
+    };
     match usable {
         Use::Fresh { .. } | Use::StaleAccepted { .. } | Use::WhileRevalidating { .. } if !certain => {
             let if_error = verdict == Verdict::Soft || !known.caught_up && verdict == Verdict::Clean;
@@ -284,7 +288,7 @@ fn covered(asked: &Asked, known: &Known<'_>, variant: &Arc<Variant>, outcome: Ou
         let what = "not all the bytes that are asked for are stored";
         (what.to_owned(), missing_from.map(|from| ("asked_for_from_byte", from.to_string())).into_iter().collect())
     });
-    Decision::Fetch(Fetch { forward: Forward::Partial, stale: None, if_error: false, missing_from })
+    Decision::Fetch(Fetch { missing_from, seen: Some(Arc::clone(variant)), ..Fetch::afresh(Forward::Partial) })
 }
 
 /// Whether the stored parts hold every byte that the request asks for.

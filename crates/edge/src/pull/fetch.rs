@@ -46,6 +46,8 @@ pub(crate) enum Landing {
     Alone(NotStorable),
     /// There is none.
     Failed(Failed),
+    /// The store has changed since this fetch was decided upon: decide anew.
+    Outdated,
 }
 
 /// Why there is no response.
@@ -130,7 +132,7 @@ impl Order {
             Landing::Alone(why) => {
                 self.node.metrics.fetched.inc();
                 self.node.metrics.count_not_stored(*why);
-                if self.typical {
+                if self.typical && *why != NotStorable::Cookie {
                     let pass = Pass { until_ms: self.node.now_ms() + HIT_FOR_MISS_MS, why: *why };
                     self.node.change_page(&self.key, |page| page.pass = Some(pass));
                 }
@@ -143,8 +145,24 @@ impl Order {
                     self.node.change_page(&self.key, |page| page.down_until_ms = until_ms);
                 }
             }
+            Landing::Outdated => {}
         }
         landing
+    }
+
+    /// Makes the fetch, unless somebody else's has just ended and stored something: between the look into the store and the
+    /// start of a fetch there is time for that.
+    pub(crate) async fn carry_out_if_due(self) -> Landing {
+        let page = self.node.page(&self.key);
+        let now = page.as_deref().and_then(|page| page.select(&self.asked.fields, !self.zone.strict()));
+        let unchanged = match (now, &self.fetch.seen) {
+            (None, None) => true,
+            (Some(now), Some(seen)) => Arc::ptr_eq(now, seen),
+            // What was seen has left the store, which leaves no less to be fetched.
+            (None, Some(_)) => true,
+            (Some(_), None) => false,
+        };
+        if unchanged { self.carry_out().await } else { Landing::Outdated }
     }
 
     async fn once(&mut self) -> Result<Landing, Again> {
