@@ -123,9 +123,11 @@ impl ZoneDoc {
     fn validate_pull(&self, pull: &PullDoc) -> Result<(), String> {
         pull.validate().map_err(|why| format!("pull.{why}"))?;
         let answers = |host: &String| self.catch_all || self.hosts.contains(host);
-        if let Some(alias) = pull.key.host_aliases.keys().find(|alias| !answers(alias)) {
+        // Both ends: a purge may name either, and has to find this zone by it.
+        let mut named = pull.key.host_aliases.iter().flat_map(|(alias, host)| [alias, host]);
+        if let Some(host) = named.find(|host| !answers(host)) {
             return Err(format!(
-                "pull.key.host_aliases: the zone does not answer for {alias}; name it in hosts as well"
+                "pull.key.host_aliases: the zone does not answer for {host}; name it in hosts as well"
             ));
         }
         Ok(())

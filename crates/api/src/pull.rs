@@ -339,7 +339,7 @@ pub struct KeyDoc {
     pub headers: Vec<String>,
     /// Cookies whose values are part of the key.
     pub cookies: Vec<String>,
-    /// Hosts that are taken for another one, in key and request: alias to host.
+    /// Hosts that are taken for another one, in key and request: alias to host. The zone answers for both.
     pub host_aliases: BTreeMap<String, String>,
 }
 

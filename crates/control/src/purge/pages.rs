@@ -4,6 +4,7 @@
 //! that a purge takes there.
 
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 
 use api::addressing::host_name;
 use api::pull::QueryKey;
@@ -53,6 +54,9 @@ pub(super) fn prefix(zone: &ZoneDoc, pull: &PullDoc, host: Option<&str>, target:
 
 /// The zone and host that a host's name means, in `own_zone` where one is named.
 pub(super) fn host(text: &str, own_zone: Option<&ZoneDoc>, zones: &Zones) -> Result<ZoneHost, Problem> {
+    // As a `Host` header has it.
+    let bracketed = text.parse::<Ipv6Addr>().map(|address| format!("[{address}]"));
+    let text = bracketed.as_deref().unwrap_or(text);
     if text.contains(['/', '?', '#', '@', ' ']) || host_name(text).is_empty() {
         return Err(malformed("write a host alone, like shop.example"));
     }
@@ -234,6 +238,8 @@ mod tests {
             (Some("shop"), "shop.test", "shop@shop.test"),
             (None, "any.example", "all@any.example"),
             (Some("all"), "any.example", "all@any.example"),
+            (Some("all"), "::1", "all@::1"),
+            (None, "[::1]:8610", "all@::1"),
             (
                 Some("shop"),
                 "sohp.example",
