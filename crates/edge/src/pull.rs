@@ -377,6 +377,7 @@ impl Visit {
             pass: None,
             typical: true,
             conditional: false,
+            background: false,
             body: None,
             leader,
             informational: self.informational.clone(),
@@ -401,6 +402,7 @@ impl Visit {
         let began = self.node.began();
         let mut order = self.order(key, began, fetch.clone(), None);
         order.informational = None;
+        order.background = true;
         let flight = self.flight(key, &fetch);
         drop(self.node.pull.flights.join(&flight, began, |_| true, || async move { order.carry_out_if_due().await }));
     }
