@@ -34,7 +34,8 @@ async fn a_large_body_streams_through_in_both_directions() {
     let (mut read, mut write) = raw.0.into_split();
     let copy = sent.clone();
     let writer = tokio::spawn(async move {
-        let head = format!("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", copy.len());
+        let head =
+            format!("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", copy.len());
         write.write_all(head.as_bytes()).await.expect("head");
         write.write_all(&copy).await.expect("body");
         write
@@ -49,9 +50,8 @@ async fn a_large_body_streams_through_in_both_directions() {
 #[tokio::test]
 async fn continue_is_sent_when_the_body_is_wanted_and_not_otherwise() {
     let server = start(ServerLimits::default()).await;
-    let request = |path: &str| {
-        format!("POST {path} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
-    };
+    let request =
+        |path: &str| format!("POST {path} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
     let mut raw = Raw::connect(&server).await;
     raw.write(request("/seen")).await;
     assert_eq!(raw.head().await.expect("continue"), "HTTP/1.1 100 Continue\r\n\r\n");

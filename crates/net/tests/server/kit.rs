@@ -67,7 +67,9 @@ async fn answer(request: Request<Incoming>) -> Response<Body> {
         "/broken" => Response::new(broken(["some", "thing"])),
         "/short" => with_length("100", Body::full("short")),
         "/long" => with_length("2", Body::full("long")),
-        "/endless" => Response::new(Body::stream(futures_util::stream::repeat_with(|| Ok(Bytes::from(vec![b'x'; 1 << 16]))))),
+        "/endless" => {
+            Response::new(Body::stream(futures_util::stream::repeat_with(|| Ok(Bytes::from(vec![b'x'; 1 << 16])))))
+        }
         "/forever" => std::future::pending().await,
         "/no-content" => {
             let mut response = with_length("5", Body::full("hello"));
@@ -165,7 +167,8 @@ impl Raw {
     /// Everything until the connection ends, and whether it ended cleanly.
     pub(crate) async fn rest(&mut self) -> (String, bool) {
         let mut bytes = Vec::new();
-        let clean = tokio::time::timeout(PATIENCE, self.0.read_to_end(&mut bytes)).await.expect("ended in time").is_ok();
+        let clean =
+            tokio::time::timeout(PATIENCE, self.0.read_to_end(&mut bytes)).await.expect("ended in time").is_ok();
         (String::from_utf8_lossy(&bytes).into_owned(), clean)
     }
 

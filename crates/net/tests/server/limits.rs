@@ -85,7 +85,8 @@ async fn a_client_that_leaves_ends_its_request() {
 async fn drains_and_returns() {
     let server = start(ServerLimits::default()).await;
     let client = HttpClient::new(ClientLimits::default());
-    let request = http::Request::post(format!("http://{}/seen", server.address)).body(Body::full("hello")).expect("request");
+    let request =
+        http::Request::post(format!("http://{}/seen", server.address)).body(Body::full("hello")).expect("request");
     let response = client.send(request).await.expect("response");
     assert!(net::read_to_end(response.into_body(), 1000).await.expect("body").ends_with(b"hello"));
     let mut idle = Raw::connect(&server).await;

@@ -28,7 +28,11 @@ const CASES: &[(&str, u16, bool)] = &[
     ("POST /seen HTTP/1.1\r\nHost: x\r\nContent-Length: 0003\r\n\r\nabc", 200, OPEN),
     ("POST /seen HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 200, OPEN),
     ("POST /seen HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 200, OPEN),
-    ("POST /seen HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: CHUNKED\r\n\r\n3;a=b\r\nabc\r\n0\r\nt: u\r\n\r\n", 200, OPEN),
+    (
+        "POST /seen HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: CHUNKED\r\n\r\n3;a=b\r\nabc\r\n0\r\nt: u\r\n\r\n",
+        200,
+        OPEN,
+    ),
     ("POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", 200, OPEN),
     ("POST /unread HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 200, OPEN),
     // The request line.
@@ -104,7 +108,11 @@ const CASES: &[(&str, u16, bool)] = &[
     ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501, SHUT),
     ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", 400, SHUT),
     ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 400, SHUT),
-    ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, SHUT),
+    (
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+        SHUT,
+    ),
     ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, SHUT),
     ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity\r\n\r\n", 400, SHUT),
     ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400, SHUT),
@@ -120,7 +128,11 @@ const CASES: &[(&str, u16, bool)] = &[
     ("POST /seen HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n", 400, SHUT),
     ("POST /seen HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\n0\r\n\r\n", 400, SHUT),
     ("POST /seen HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3;a\nb\r\nabc\r\n0\r\n\r\n", 400, SHUT),
-    ("POST /seen HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000003\r\nabc\r\n0\r\n\r\n", 400, SHUT),
+    (
+        "POST /seen HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000003\r\nabc\r\n0\r\n\r\n",
+        400,
+        SHUT,
+    ),
     ("POST /seen HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n\r\nabc\r\n0\r\n\r\n", 400, SHUT),
     ("POST /seen HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nt : u\r\n\r\n", 400, SHUT),
     ("POST /seen HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n t: u\r\n\r\n", 400, SHUT),
@@ -177,9 +189,15 @@ async fn an_unread_body_is_no_request() {
 async fn what_a_service_sees_is_what_was_sent() {
     let server = start(ServerLimits::default()).await;
     let cases = [
-        ("GET /seen?a=%2F&b HTTP/1.1\r\nHost: X.y\r\nA:  b c \r\n\r\n", "GET /seen?a=%2F&b HTTP/1.1 [host=\"X.y\" a=\"b c\"] "),
+        (
+            "GET /seen?a=%2F&b HTTP/1.1\r\nHost: X.y\r\nA:  b c \r\n\r\n",
+            "GET /seen?a=%2F&b HTTP/1.1 [host=\"X.y\" a=\"b c\"] ",
+        ),
         ("GET http://x/seen HTTP/1.0\r\n\r\n", "GET http://x/seen HTTP/1.0 [host=\"x\"] "),
-        ("POST /seen HTTP/1.1\r\nHost: x\r\nContent-Length: 02\r\n\r\nok", "POST /seen HTTP/1.1 [host=\"x\" content-length=\"2\"] ok"),
+        (
+            "POST /seen HTTP/1.1\r\nHost: x\r\nContent-Length: 02\r\n\r\nok",
+            "POST /seen HTTP/1.1 [host=\"x\" content-length=\"2\"] ok",
+        ),
     ];
     for (request, seen) in cases {
         let mut raw = Raw::connect(&server).await;

@@ -38,7 +38,11 @@ async fn framing() {
             "HTTP/1.1 200 OK|transfer-encoding: chunked|connection: close",
             "3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n",
         ),
-        ("GET /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".into(), "HTTP/1.1 200 OK|connection: close", "onetwo"),
+        (
+            "GET /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".into(),
+            "HTTP/1.1 200 OK|connection: close",
+            "onetwo",
+        ),
         ("GET /close HTTP/1.1\r\nHost: x\r\n\r\n".into(), "HTTP/1.1 200 OK|content-length: 3|connection: close", "bye"),
     ];
     for (request, head, body) in cases {

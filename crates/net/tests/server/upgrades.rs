@@ -13,7 +13,11 @@ async fn echo_with_bytes_that_came_along() {
     let mut raw = Raw::connect(&server).await;
     raw.write(format!("{UPGRADE}ahead ")).await;
     let head = raw.head().await.expect("101");
-    assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("upgrade: loud\r\n") && head.contains("connection: upgrade\r\n"));
+    assert!(
+        head.starts_with("HTTP/1.1 101 ")
+            && head.contains("upgrade: loud\r\n")
+            && head.contains("connection: upgrade\r\n")
+    );
     raw.write("and after").await;
     let mut echo = [0; 15];
     tokio::time::timeout(PATIENCE, raw.0.read_exact(&mut echo)).await.expect("in time").expect("echo");
