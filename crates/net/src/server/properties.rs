@@ -210,8 +210,9 @@ proptest! {
 
     #[test]
     fn splits_make_no_difference_to_the_connection(bytes in bytes(), reads in reads()) {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
         let whole = paused(spoken(VecDeque::from([&bytes[..]])));
-        prop_assert_eq!(paused(spoken(split(&bytes, &reads))), whole);
+        prop_assert_eq!(paused(spoken(split(&bytes, &reads))), whole, "{:?}", text);
     }
 
     #[test]
