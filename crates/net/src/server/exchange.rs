@@ -86,6 +86,7 @@ impl<T: Transport> Exchanges<T> {
         let asked = Asked { is_head, version, keep_alive };
         let mut plan = encode::head(out, &parts, &body.size_hint(), asked, self.date.at(SystemTime::now()));
         self.send(body, &mut plan, &mut reading).await?;
+        reading.feed(&mut self.wire).await;
         match fulfil.filter(|_| switches) {
             Some(fulfil) => Ok(Next::Upgrade(fulfil)),
             None if !plan.keep_alive => Ok(Next::Close { unread: !(body_allows && reading.is_done()) }),

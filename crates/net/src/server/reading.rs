@@ -120,11 +120,12 @@ impl Reading {
                         self.state = State::Broken;
                         return Poll::Ready(Err(Fault::Refused(Refusal::BodyTooSlow)));
                     }
-                    Poll::Ready(Ok(0) | Err(_)) => {
+                    // The client may still read: what the service says about half a body is its matter.
+                    Poll::Ready(Ok(0)) => {
                         feeder.end(Err(BodyFault::Closed));
                         self.state = State::Broken;
-                        return Poll::Ready(Err(Fault::Gone));
                     }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Fault::Gone)),
                 },
                 Err(refusal) => {
                     feeder.end(Err(BodyFault::Refused(refusal)));
@@ -161,9 +162,36 @@ impl Reading {
         matches!(self.state, State::Done)
     }
 
-    /// Reads and drops what is left of the body after the response, within bounds. Whether the connection can go on.
+    /// Goes on with a body that the service still reads after its response, as long as both sides make progress.
+    pub(crate) async fn feed<T: Transport>(&mut self, wire: &mut Wire<T>) {
+        let limit = self.silence.limit;
+        while let State::Open { decoder, feeder } = &mut self.state {
+            let room = tokio::time::timeout(limit, poll_fn(|cx| feeder.poll_room(cx, false))).await;
+            let Ok(Some(room)) = room else { return };
+            match decoder.step(&mut wire.input, room) {
+                Ok(Step::Data(data)) => feeder.push(data),
+                Ok(Step::End) => {
+                    feeder.end(Ok(()));
+                    self.state = State::Done;
+                }
+                Ok(Step::More) => {
+                    let read = tokio::time::timeout(limit, poll_fn(|cx| wire.poll_fill(cx))).await;
+                    if !matches!(read, Ok(Ok(1..))) {
+                        feeder.end(Err(BodyFault::Closed));
+                        self.state = State::Broken;
+                    }
+                }
+                Err(refusal) => {
+                    feeder.end(Err(BodyFault::Refused(refusal)));
+                    self.state = State::Broken;
+                }
+            }
+        }
+    }
+
+    /// Reads and drops what is left of a body that nobody reads, within bounds. Whether the connection can go on.
     pub(crate) async fn discard<T: Transport>(self, wire: &mut Wire<T>) -> bool {
-        let State::Open { mut decoder, feeder } = self.state else { return matches!(self.state, State::Done) };
+        let State::Open { mut decoder, feeder } = self.state else { return self.is_done() };
         feeder.end(Err(BodyFault::Answered));
         let discard = async {
             let mut dropped = 0;
