@@ -478,7 +478,9 @@ impl Visit {
         } else {
             ErrorCode::UpstreamUnreachable
         };
-        let mut response = self.refuse(&Problem::new(code, failed.text.clone()));
+        // Where the origin is and what exactly it did is for the log, not for the world.
+        let mut response =
+            self.refuse(&Problem::new(code, format!("the origin gave no usable answer ({})", failed.word)));
         let value =
             format!("littoral-{}; fwd={}; detail={}", self.node.config.node.name, fetch.forward.word(), failed.word);
         if let Ok(value) = HeaderValue::try_from(value) {

@@ -233,8 +233,11 @@ impl Asked {
                 }
             }
         }
-        let host = zone.doc.origin_host.as_deref().unwrap_or(&self.authority);
-        set(&mut fields, header::HOST, host);
+        match zone.doc.origin_host.as_deref().unwrap_or(&self.authority) {
+            // A client of HTTP/1.0 may name none; the server's own is sent then.
+            "" => drop(fields.remove(header::HOST)),
+            host => set(&mut fields, header::HOST, host),
+        }
         let client = self.client.to_string();
         set(&mut fields, FORWARDED_FOR, self.forwarded_for.as_deref().unwrap_or(&client));
         set(&mut fields, FORWARDED_HOST, &self.authority);

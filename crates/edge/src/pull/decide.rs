@@ -255,9 +255,9 @@ fn judge(
             let if_error = verdict == Verdict::Soft || !known.caught_up && verdict == Verdict::Clean;
             Decision::Fetch(stale(Forward::Stale, if_error && !variant.terms.never_stale))
         }
-        Use::Fresh { .. } => covered(asked, known, variant, Outcome::Hit, trace),
-        Use::StaleAccepted { .. } => covered(asked, known, variant, Outcome::Stale, trace),
-        Use::WhileRevalidating { .. } => covered(asked, known, variant, Outcome::Updating, trace),
+        Use::Fresh { .. } => covered(zone, asked, known, variant, Outcome::Hit, trace),
+        Use::StaleAccepted { .. } => covered(zone, asked, known, variant, Outcome::Stale, trace),
+        Use::WhileRevalidating { .. } => covered(zone, asked, known, variant, Outcome::Updating, trace),
         Use::Validate { if_error, .. }
             if if_error && verdict == Verdict::Clean && known.now_ms < page.down_until_ms =>
         {
@@ -266,7 +266,7 @@ fn judge(
                 let what = "the origin has just failed: what is stale is served without asking";
                 (what.to_owned(), vec![("for_ms", left_ms.to_string())])
             });
-            covered(asked, known, variant, Outcome::Stale, trace)
+            covered(zone, asked, known, variant, Outcome::Stale, trace)
         }
         Use::Validate { why, if_error } => {
             let forward = if why == Why::Request { Forward::Request } else { Forward::Stale };
@@ -276,13 +276,23 @@ fn judge(
 }
 
 /// It may be used: are all the bytes here that are asked for?
-fn covered(asked: &Asked, known: &Known<'_>, variant: &Arc<Variant>, outcome: Outcome, trace: &mut Trace) -> Decision {
+fn covered(
+    zone: &PullZone,
+    asked: &Asked,
+    known: &Known<'_>,
+    variant: &Arc<Variant>,
+    outcome: Outcome,
+    trace: &mut Trace,
+) -> Decision {
     if variant.whole() || has_all(asked, variant, known.now_ms) {
         let refresh = outcome == Outcome::Updating;
         return Decision::Answer { variant: Arc::clone(variant), outcome, refresh };
     }
-    // What begins at the first byte can be completed; the rest is asked for as it is wanted.
-    let whole = asked.method == Method::GET && !asked.fields.contains_key(header::RANGE);
+    // What begins at the first byte can be completed; the rest is asked for as it is wanted. Without a strong validator the
+    // origin's answer is most likely of no use (RFC 9111 § 3.4), and a strict zone does not try.
+    let whole = asked.method == Method::GET
+        && !asked.fields.contains_key(header::RANGE)
+        && (variant.strong_etag().is_some() || !zone.strict());
     let missing_from = whole.then(|| variant.stored_from_start()).flatten();
     trace.step("parts", || {
         let what = "not all the bytes that are asked for are stored";

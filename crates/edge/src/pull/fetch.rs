@@ -134,7 +134,16 @@ impl Order {
             Landing::Alone(why) => {
                 self.node.metrics.fetched.inc();
                 self.node.metrics.count_not_stored(*why);
-                if self.typical && *why != NotStorable::Cookie {
+                // These are about the request rather than about what it asks for.
+                let odd = matches!(
+                    why,
+                    NotStorable::Cookie
+                        | NotStorable::UnclearPart
+                        | NotStorable::RequestNoStore
+                        | NotStorable::Authorization
+                        | NotStorable::Method
+                );
+                if self.typical && !odd {
                     let pass = Pass { until_ms: self.node.now_ms() + HIT_FOR_MISS_MS, why: *why };
                     self.node.change_page(&self.key, |page| page.pass = Some(pass));
                 }
