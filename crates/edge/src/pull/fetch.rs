@@ -269,12 +269,14 @@ impl Order {
             return Err(Again);
         }
         let rules = self.rules(stale.status, &stale.fields);
-        let mut keep = vec![header::CONTENT_RANGE];
-        if rules.strict || rules.strip_set_cookie {
-            // Of a confirmation for everybody, not even one client gets a cookie: it would be the next one's, too.
-            keep.push(header::SET_COOKIE);
-        }
-        let mut fields = update::freshened(&stale.fields, &parts.headers, &keep);
+        // In a 304, `Content-Range` describes nothing; and of a confirmation for everybody not even one client gets a cookie,
+        // which would be the next one's, too.
+        let keep = match (rules.strict, rules.strip_set_cookie) {
+            (true, _) => &[header::CONTENT_RANGE, header::SET_COOKIE][..],
+            (false, true) => &[header::SET_COOKIE][..],
+            (false, false) => &[],
+        };
+        let mut fields = update::freshened(&stale.fields, &parts.headers, keep);
         let judged = self.judge(stale.status, &fields, asked_ms, answered_ms);
         let tags = if parts.headers.contains_key(SURROGATE_KEY) || parts.headers.contains_key(CACHE_TAG) {
             self.tags(&parts.headers)
