@@ -520,7 +520,7 @@ impl Order {
 
     fn rules(&self, status: StatusCode, fields: &HeaderMap) -> http_cache::response::Rules {
         let media_type = fields.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        self.zone.rules(self.asked.path(), status, media_type, self.asked.personal)
+        self.zone.rules(self.asked.path(), status, media_type, self.asked.may_be_personal(media_type))
     }
 
     fn judge(
