@@ -147,7 +147,10 @@ fn lookup(zone: &PullZone, asked: &Asked, known: &Known<'_>, trace: &mut Trace) 
     let passing = page.pass.filter(|pass| known.now_ms < pass.until_ms);
     let selected = page.select(&asked.fields, !zone.strict());
     trace.step("lookup", || {
-        (format!("{} variants are stored under this key", page.variants.len()), vec![("tier", "memory".to_owned())])
+        (
+            "something is stored under this key".to_owned(),
+            vec![("variants", page.variants.len().to_string()), ("tier", "memory".to_owned())],
+        )
     });
     let Some(variant) = selected else {
         if let Some(pass) = passing {
@@ -226,7 +229,12 @@ fn judge(
     trace.step("freshness", || {
         let terms = &variant.terms;
         let decision = match usable {
-            Use::Fresh { ttl_s } => format!("fresh for {ttl_s} s more"),
+            Use::Fresh { ttl_s } => {
+                format!(
+                    "fresh for {ttl_s} s more: a lifetime of {} s less an age of {age_s} s",
+                    terms.storable.lifetime_s
+                )
+            }
             Use::StaleAccepted { by_s } => format!("stale for {by_s} s, which the request accepts"),
             Use::WhileRevalidating { by_s } => format!("stale for {by_s} s, and served while it is asked about"),
             Use::Validate { why: Why::Stale, .. } => {
