@@ -251,3 +251,35 @@ async fn a_connection_that_changes_its_protocol_goes_through() {
     stream.read_exact(&mut echoed[..11]).await.expect("echo");
     assert_eq!(&echoed, b"first secon");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_goes_away_takes_nobody_with_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let url = format!("http://{}", listener.local_addr().expect("address"));
+    let (asked, mut asked_so_far) = tokio::sync::watch::channel(0);
+    let (release, released) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut released = released.clone();
+            asked.send_modify(|asked| *asked += 1);
+            tokio::spawn(async move {
+                head_of(&mut stream).await;
+                released.wait_for(|released| *released).await.expect("released");
+                let answer = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 3\r\n\r\none";
+                stream.write_all(answer.as_bytes()).await.expect("write");
+            });
+        }
+    });
+    let cluster = Cluster::start().await;
+    put_zone(&cluster, &zone(&url, |_| {})).await;
+    let edge = cluster.edge_urls()[0].clone();
+    let mut leader = TcpStream::connect(edge.replace("http://", "")).await.expect("connect");
+    leader.write_all(format!("GET /a HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes()).await.expect("write");
+    asked_so_far.wait_for(|asked| *asked == 1).await.expect("asked");
+    drop(leader);
+    let waiting = get(&cluster, &edge, HOST, "/a");
+    let (answer, _) = tokio::join!(waiting, async { release.send_replace(true) });
+    assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "one"));
+    assert_eq!(*asked_so_far.borrow(), 1, "the fetch went on without the client that had begun it");
+    assert_eq!(get(&cluster, &edge, HOST, "/a").await.x_cache(), "HIT");
+}
