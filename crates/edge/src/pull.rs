@@ -239,7 +239,7 @@ impl Visit {
                     }
                     let away = !self.node.standalone() && *self.node.link.borrow() == Link::Away;
                     let told = Told { detail: away.then_some("disconnected"), ..Told::of(outcome) };
-                    if let Some(response) = self.from_variant(&variant, &told, false) {
+                    if let Some(response) = self.answer(&variant, &told, false) {
                         return response;
                     }
                 }
@@ -423,10 +423,10 @@ impl Visit {
             (None, _) => Outcome::Miss,
         };
         let told = Told { forward: Some(fetch.forward), status: Some(status), stored, collapsed, ..Told::of(outcome) };
-        self.from_variant(variant, &told, variant.announced.is_some())
+        self.answer(variant, &told, variant.announced.is_some())
     }
 
-    fn from_variant(&self, variant: &Arc<Variant>, told: &Told, as_it_came: bool) -> Option<Response<Body>> {
+    fn answer(&self, variant: &Arc<Variant>, told: &Told, as_it_came: bool) -> Option<Response<Body>> {
         let mut response = answer::from_variant(&self.node, &self.asked, variant, as_it_came)?;
         self.finish(&mut response, Some(variant), told);
         Some(response)
@@ -450,7 +450,7 @@ impl Visit {
         let mut response = match exclusive {
             Exclusive::Confirmed(variant) => {
                 let told = Told { outcome: Outcome::Revalidated, status: Some(StatusCode::NOT_MODIFIED), ..told };
-                return self.from_variant(&variant, &told, false);
+                return self.answer(&variant, &told, false);
             }
             Exclusive::Upgraded(response, upstream) => upgrade::switch(response, upstream, on_upgrade?),
             Exclusive::Response(response) => {
@@ -468,7 +468,7 @@ impl Visit {
     fn failed(&self, fetch: &Fetch, failed: &Failed) -> Response<Body> {
         if let Some(stale) = fetch.stale.as_ref().filter(|_| fetch.if_error) {
             let told = Told { status: failed.status, detail: Some(failed.word), ..Told::of(Outcome::Stale) };
-            if let Some(response) = self.from_variant(stale, &told, false) {
+            if let Some(response) = self.answer(stale, &told, false) {
                 return response;
             }
         }

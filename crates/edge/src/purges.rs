@@ -211,7 +211,7 @@ impl Purges {
                 break;
             }
             if let Some(prefix) = text.get(..*length) {
-                let hash = self.hasher.hash_one(&Name::Prefix(zone, prefix));
+                let hash = self.hasher.hash_one(Name::Prefix(zone, prefix));
                 newest = newest.max(self.marks.get(&hash).copied().unwrap_or_default());
             }
         }
