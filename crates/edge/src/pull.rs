@@ -377,6 +377,7 @@ impl Visit {
             pass: None,
             typical: true,
             conditional: false,
+            background: false,
             body: None,
             leader,
             informational: self.informational.clone(),
@@ -401,6 +402,7 @@ impl Visit {
         let began = self.node.began();
         let mut order = self.order(key, began, fetch.clone(), None);
         order.informational = None;
+        order.background = true;
         let flight = self.flight(key, &fetch);
         drop(self.node.pull.flights.join(&flight, began, |_| true, || async move { order.carry_out_if_due().await }));
     }
@@ -476,7 +478,9 @@ impl Visit {
         } else {
             ErrorCode::UpstreamUnreachable
         };
-        let mut response = self.refuse(&Problem::new(code, failed.text.clone()));
+        // Where the origin is and what exactly it did is for the log, not for the world.
+        let mut response =
+            self.refuse(&Problem::new(code, format!("the origin gave no usable answer ({})", failed.word)));
         let value =
             format!("littoral-{}; fwd={}; detail={}", self.node.config.node.name, fetch.forward.word(), failed.word);
         if let Ok(value) = HeaderValue::try_from(value) {

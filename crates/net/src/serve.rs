@@ -40,7 +40,8 @@ pub struct ServerLimits {
     pub h2_streams: u32,
     /// Streams that an HTTP/2 client may reset beyond those that it lets us answer; then its connection is closed.
     pub h2_resets: usize,
-    /// For a write that makes no progress, in milliseconds.
+    /// For a write that makes no progress, and for a client that stops in the middle of its body (HTTP/1: 408), in
+    /// milliseconds.
     pub stall_ms: u64,
     /// For requests in progress at shutdown, in milliseconds.
     pub drain_ms: u64,

@@ -70,11 +70,26 @@ const HARMLESS_COOKIES: [&str; 12] = [
     "_clck",
     "wordpress_test_cookie",
 ];
-/// Endings of paths whose responses are the same for everybody, cookies or not.
+/// Endings of paths whose responses are taken to be the same for everybody, cookies or not, if they are [what the ending
+/// says](Asked::may_be_personal).
 const STATIC_ENDINGS: [&str; 32] = [
     "avif", "bmp", "css", "eot", "flac", "gif", "ico", "jpeg", "jpg", "js", "jxl", "m4a", "m4s", "m4v", "map", "mjs",
     "mp3", "mp4", "mpd", "ogg", "ogv", "otf", "png", "svg", "ts", "ttf", "wasm", "wav", "webm", "webp", "woff",
     "woff2",
+];
+
+/// The media types that such paths have.
+const STATIC_TYPES: [&str; 10] = [
+    "image/*",
+    "font/*",
+    "audio/*",
+    "video/*",
+    "text/css",
+    "*/javascript",
+    "application/x-javascript",
+    "application/wasm",
+    "application/*font*",
+    "application/dash+xml",
 ];
 
 /// A request to a pull zone.
@@ -101,7 +116,9 @@ pub(crate) struct Asked {
     pub(crate) has_body: bool,
     /// The protocol that the client wants to change to.
     pub(crate) upgrade: Option<HeaderValue>,
-    /// It carries a cookie that may mark a person, for something that is not the same for everybody.
+    /// It carries a cookie that may mark a person.
+    marked: bool,
+    /// The same, for something that is not the same for everybody, as far as its path tells.
     pub(crate) personal: bool,
 }
 
@@ -177,6 +194,7 @@ impl Asked {
             url: zone.doc.key.url_key(host, &target).into(),
             more: more.into(),
             personal: marked && !for_everybody && zone.strict(),
+            marked: marked && zone.strict(),
             method: parts.method.clone(),
             fields,
             target,
@@ -203,6 +221,14 @@ impl Asked {
     /// Whether a cached response may be the answer: a GET or HEAD that asks for nothing else.
     pub(crate) fn is_read(&self) -> bool {
         (self.method == Method::GET || self.method == Method::HEAD) && self.upgrade.is_none()
+    }
+
+    /// Whether a response of this media type may be one person's. A page under a path like `/account/x.css` is one that
+    /// somebody was led to, to have it stored for others (cache deception).
+    pub(crate) fn may_be_personal(&self, media_type: &str) -> bool {
+        let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let is_static = STATIC_TYPES.iter().any(|pattern| api::pull::glob(pattern, &essence));
+        self.personal || (self.marked && !is_static)
     }
 
     /// Which entry of the zone's `bypass` it fits.
@@ -233,8 +259,11 @@ impl Asked {
                 }
             }
         }
-        let host = zone.doc.origin_host.as_deref().unwrap_or(&self.authority);
-        set(&mut fields, header::HOST, host);
+        match zone.doc.origin_host.as_deref().unwrap_or(&self.authority) {
+            // A client of HTTP/1.0 may name none; the server's own is sent then.
+            "" => drop(fields.remove(header::HOST)),
+            host => set(&mut fields, header::HOST, host),
+        }
         let client = self.client.to_string();
         set(&mut fields, FORWARDED_FOR, self.forwarded_for.as_deref().unwrap_or(&client));
         set(&mut fields, FORWARDED_HOST, &self.authority);
@@ -330,5 +359,177 @@ fn set(fields: &mut HeaderMap, name: HeaderName, value: &str) {
 fn append(fields: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::try_from(value) {
         fields.append(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::pull::{CachePolicy, KeyDoc, PullDoc, QueryKey, UpstreamDoc};
+
+    const ID: &str = "1234";
+
+    fn zone(change: impl FnOnce(&mut PullDoc)) -> PullZone {
+        let mut doc = PullDoc::new(vec![UpstreamDoc { url: "http://127.0.0.1:1".to_owned(), weight: 1 }]);
+        doc.trusted_networks = vec!["10.0.0.0/8".parse().expect("network")];
+        change(&mut doc);
+        PullZone::new("shop".parse().expect("name"), doc)
+    }
+
+    fn parts(target: &str, peer: &str, fields: &[(&'static str, &str)]) -> Parts {
+        let mut request = Request::get(target).body(()).expect("request");
+        for (name, value) in fields {
+            request.headers_mut().append(*name, value.parse().expect("value"));
+        }
+        request.extensions_mut().insert(Peer(std::net::SocketAddr::new(peer.parse().expect("address"), 1)));
+        request.into_parts().0
+    }
+
+    fn read(zone: &PullZone, target: &str, peer: &str, fields: &[(&'static str, &str)]) -> Asked {
+        Asked::read(zone, &parts(target, peer, fields), false, ID).unwrap_or_else(|problem| panic!("{problem:?}"))
+    }
+
+    fn sent(zone: &PullZone, asked: &Asked) -> Request<Body> {
+        let fields = asked.fields.clone();
+        asked.to_origin(zone, fields, Body::empty(), "lisbon", ID).unwrap_or_else(|problem| panic!("{problem:?}"))
+    }
+
+    #[test]
+    fn keys_tell_apart_what_the_origin_is_told() {
+        let zone = zone(|doc| {
+            doc.key = KeyDoc {
+                query: QueryKey::Except(vec!["utm_*".to_owned()]),
+                headers: vec!["X-Country".to_owned()],
+                cookies: vec!["currency".to_owned()],
+                host_aliases: [("www.a.example".to_owned(), "a.example".to_owned())].into(),
+            };
+        });
+        for (target, fields, url, more, line, host) in [
+            ("/x", &[("host", "a.example")][..], "a.example/x", "", "/x", "a.example"),
+            ("/x", &[("host", "WWW.a.example.")], "a.example/x", "", "/x", "a.example"),
+            ("/x", &[("host", "a.example:80")], "a.example/x", "", "/x", "a.example:80"),
+            ("/x", &[("host", "a.example:8080")], "a.example/x", "port=8080;", "/x", "a.example:8080"),
+            ("/x?utm_a=1&b=2", &[("host", "a.example")], "a.example/x?b=2", "", "/x?b=2", "a.example"),
+            ("/x?utm_a=1", &[("host", "a.example")], "a.example/x", "", "/x", "a.example"),
+            ("/%2e%2E//x", &[("host", "a.example")], "a.example/%2e%2E//x", "", "/%2e%2E//x", "a.example"),
+            ("http://b.example/x", &[("host", "b.example")], "b.example/x", "", "/x", "b.example"),
+            (
+                "/",
+                &[("host", "a.example"), ("x-country", "de"), ("cookie", "a=1; currency=eur")],
+                "a.example/",
+                "x-country=\"de\";cookie currency=\"eur\";",
+                "/",
+                "a.example",
+            ),
+            (
+                "/",
+                &[("host", "a.example"), ("x-country", "de\";cookie currency=\"eur")],
+                "a.example/",
+                "x-country=\"de\\\\\\\";cookie currency=\\\\\\\"eur\";",
+                "/",
+                "a.example",
+            ),
+        ] {
+            let asked = read(&zone, target, "192.0.2.1", fields);
+            assert_eq!((&*asked.url, &*asked.more), (url, more), "{target} {fields:?}");
+            let request = sent(&zone, &asked);
+            assert_eq!(request.uri().to_string(), line, "{target}");
+            assert_eq!(request.headers()["host"], host, "{target} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn what_clients_say_about_themselves_is_believed_from_trusted_networks_only() {
+        let zone = zone(|_| {});
+        let fields = [
+            ("host", "a"),
+            ("x-forwarded-for", "198.51.100.7, 203.0.113.9, 10.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-real-ip", "1.2.3.4"),
+        ];
+        for (peer, client, forwarded_for, proto, more) in [
+            ("192.0.2.1", "192.0.2.1", "192.0.2.1", "http", ""),
+            ("10.2.2.2", "203.0.113.9", "198.51.100.7, 203.0.113.9, 10.1.1.1, 10.2.2.2", "https", "https;"),
+            ("::ffff:10.2.2.2", "203.0.113.9", "198.51.100.7, 203.0.113.9, 10.1.1.1, 10.2.2.2", "https", "https;"),
+        ] {
+            let asked = read(&zone, "/", peer, &fields);
+            assert_eq!((asked.client.to_string().as_str(), &*asked.more), (client, more), "{peer}");
+            let headers = sent(&zone, &asked).headers().clone();
+            assert_eq!(headers["x-forwarded-for"], forwarded_for);
+            assert_eq!(
+                (headers["x-forwarded-proto"].as_bytes(), headers["x-forwarded-host"].as_bytes()),
+                (proto.as_bytes(), &b"a"[..])
+            );
+            assert!(!headers.contains_key("forwarded") && !headers.contains_key("x-real-ip"));
+        }
+        let nonsense =
+            read(&zone, "/", "10.2.2.2", &[("host", "a"), ("x-forwarded-for", "1.2.3.4, unknown, 10.0.0.1")]);
+        assert_eq!(nonsense.client.to_string(), "10.0.0.1", "what stands before nonsense was made up");
+    }
+
+    #[test]
+    fn reads_cannot_be_made_to_mean_something_else() {
+        let zone = zone(|_| {});
+        let asked = read(
+            &zone,
+            "/",
+            "192.0.2.1",
+            &[("host", "a"), ("x-original-url", "/admin"), ("x-http-method-override", "DELETE"), ("x-kept", "1")],
+        );
+        let headers = sent(&zone, &asked).headers().clone();
+        assert!(ABOUT_MEANING.iter().all(|name| !headers.contains_key(*name)) && headers.contains_key("x-kept"));
+        assert_eq!(
+            (headers["via"].as_bytes(), headers["cdn-loop"].as_bytes()),
+            (&b"1.1 littoral-lisbon"[..], &b"littoral; id=1234"[..])
+        );
+    }
+
+    #[test]
+    fn a_request_that_comes_back_is_refused() {
+        let zone = zone(|_| {});
+        for (value, refused) in [
+            ("other; id=1234", false),
+            ("littoral; id=9", false),
+            ("littoral; id=1234", true),
+            ("other, littoral;id=1234", true),
+            ("littoral, littoral, littoral, littoral, littoral, littoral, littoral", false),
+            ("littoral, littoral, littoral, littoral, littoral, littoral, littoral, littoral", true),
+        ] {
+            let asked = Asked::read(&zone, &parts("/", "192.0.2.1", &[("host", "a"), ("cdn-loop", value)]), false, ID);
+            assert_eq!(asked.err().map(|problem| problem.code), refused.then_some(ErrorCode::LoopDetected), "{value}");
+        }
+    }
+
+    #[test]
+    fn cookies_that_may_mark_a_person() {
+        let safe = zone(|doc| doc.key.cookies = vec!["lang".to_owned()]);
+        for (path, cookie, personal) in [
+            ("/", "", false),
+            ("/", "_ga=1; _ga_X=2; lang=de", false),
+            ("/", "_ga=1; session=2", true),
+            ("/account", "PHPSESSID=1", true),
+            ("/a.css", "session=2", false),
+            ("/a.css?x=/b", "session=2", false),
+            ("/a.php", "session=2", true),
+            ("/a.css/", "session=2", true),
+        ] {
+            let fields = [("host", "a"), ("cookie", cookie)];
+            assert_eq!(read(&safe, path, "192.0.2.1", &fields).personal, personal, "{path} {cookie}");
+        }
+        let led_there = read(&safe, "/account/x.css", "192.0.2.1", &[("host", "a"), ("cookie", "session=2")]);
+        for (media_type, personal) in [
+            ("text/html", true),
+            ("Text/CSS; charset=x", false),
+            ("", true),
+            ("application/json", true),
+            ("image/png", false),
+        ] {
+            assert_eq!(led_there.may_be_personal(media_type), personal, "{media_type}");
+        }
+        assert!(!read(&safe, "/", "192.0.2.1", &[("host", "a")]).may_be_personal("text/html"));
+        let rfc = zone(|doc| doc.policy = CachePolicy::Rfc);
+        assert!(!read(&rfc, "/", "192.0.2.1", &[("host", "a"), ("cookie", "session=2")]).personal);
     }
 }

@@ -147,7 +147,10 @@ fn lookup(zone: &PullZone, asked: &Asked, known: &Known<'_>, trace: &mut Trace) 
     let passing = page.pass.filter(|pass| known.now_ms < pass.until_ms);
     let selected = page.select(&asked.fields, !zone.strict());
     trace.step("lookup", || {
-        (format!("{} variants are stored under this key", page.variants.len()), vec![("tier", "memory".to_owned())])
+        (
+            "something is stored under this key".to_owned(),
+            vec![("variants", page.variants.len().to_string()), ("tier", "memory".to_owned())],
+        )
     });
     let Some(variant) = selected else {
         if let Some(pass) = passing {
@@ -226,7 +229,12 @@ fn judge(
     trace.step("freshness", || {
         let terms = &variant.terms;
         let decision = match usable {
-            Use::Fresh { ttl_s } => format!("fresh for {ttl_s} s more"),
+            Use::Fresh { ttl_s } => {
+                format!(
+                    "fresh for {ttl_s} s more: a lifetime of {} s less an age of {age_s} s",
+                    terms.storable.lifetime_s
+                )
+            }
             Use::StaleAccepted { by_s } => format!("stale for {by_s} s, which the request accepts"),
             Use::WhileRevalidating { by_s } => format!("stale for {by_s} s, and served while it is asked about"),
             Use::Validate { why: Why::Stale, .. } => {
@@ -255,9 +263,9 @@ fn judge(
             let if_error = verdict == Verdict::Soft || !known.caught_up && verdict == Verdict::Clean;
             Decision::Fetch(stale(Forward::Stale, if_error && !variant.terms.never_stale))
         }
-        Use::Fresh { .. } => covered(asked, known, variant, Outcome::Hit, trace),
-        Use::StaleAccepted { .. } => covered(asked, known, variant, Outcome::Stale, trace),
-        Use::WhileRevalidating { .. } => covered(asked, known, variant, Outcome::Updating, trace),
+        Use::Fresh { .. } => covered(zone, asked, known, variant, Outcome::Hit, trace),
+        Use::StaleAccepted { .. } => covered(zone, asked, known, variant, Outcome::Stale, trace),
+        Use::WhileRevalidating { .. } => covered(zone, asked, known, variant, Outcome::Updating, trace),
         Use::Validate { if_error, .. }
             if if_error && verdict == Verdict::Clean && known.now_ms < page.down_until_ms =>
         {
@@ -266,7 +274,7 @@ fn judge(
                 let what = "the origin has just failed: what is stale is served without asking";
                 (what.to_owned(), vec![("for_ms", left_ms.to_string())])
             });
-            covered(asked, known, variant, Outcome::Stale, trace)
+            covered(zone, asked, known, variant, Outcome::Stale, trace)
         }
         Use::Validate { why, if_error } => {
             let forward = if why == Why::Request { Forward::Request } else { Forward::Stale };
@@ -276,13 +284,23 @@ fn judge(
 }
 
 /// It may be used: are all the bytes here that are asked for?
-fn covered(asked: &Asked, known: &Known<'_>, variant: &Arc<Variant>, outcome: Outcome, trace: &mut Trace) -> Decision {
+fn covered(
+    zone: &PullZone,
+    asked: &Asked,
+    known: &Known<'_>,
+    variant: &Arc<Variant>,
+    outcome: Outcome,
+    trace: &mut Trace,
+) -> Decision {
     if variant.whole() || has_all(asked, variant, known.now_ms) {
         let refresh = outcome == Outcome::Updating;
         return Decision::Answer { variant: Arc::clone(variant), outcome, refresh };
     }
-    // What begins at the first byte can be completed; the rest is asked for as it is wanted.
-    let whole = asked.method == Method::GET && !asked.fields.contains_key(header::RANGE);
+    // What begins at the first byte can be completed; the rest is asked for as it is wanted. Without a strong validator the
+    // origin's answer is most likely of no use (RFC 9111 § 3.4), and a strict zone does not try.
+    let whole = asked.method == Method::GET
+        && !asked.fields.contains_key(header::RANGE)
+        && (variant.strong_etag().is_some() || !zone.strict());
     let missing_from = whole.then(|| variant.stored_from_start()).flatten();
     trace.step("parts", || {
         let what = "not all the bytes that are asked for are stored";

@@ -103,6 +103,8 @@ pub(crate) struct Order {
     pub(crate) typical: bool,
     /// The client's conditions go to the origin, because nobody else waits for the answer.
     pub(crate) conditional: bool,
+    /// Nobody waits: what is stored is served until all of the new is there, and until then nobody else asks.
+    pub(crate) background: bool,
     /// Of the request.
     pub(crate) body: Option<Body>,
     pub(crate) leader: Option<oneshot::Sender<Exclusive>>,
@@ -132,7 +134,16 @@ impl Order {
             Landing::Alone(why) => {
                 self.node.metrics.fetched.inc();
                 self.node.metrics.count_not_stored(*why);
-                if self.typical && *why != NotStorable::Cookie {
+                // These are about the request rather than about what it asks for.
+                let odd = matches!(
+                    why,
+                    NotStorable::Cookie
+                        | NotStorable::UnclearPart
+                        | NotStorable::RequestNoStore
+                        | NotStorable::Authorization
+                        | NotStorable::Method
+                );
+                if self.typical && !odd {
                     let pass = Pass { until_ms: self.node.now_ms() + HIT_FOR_MISS_MS, why: *why };
                     self.node.change_page(&self.key, |page| page.pass = Some(pass));
                 }
@@ -207,8 +218,10 @@ impl Order {
         match (parts.status, self.fetch.stale.clone()) {
             (StatusCode::NOT_MODIFIED, Some(stale)) => self.confirmed(&stale, &parts, asked_ms, answered_ms),
             (StatusCode::NOT_MODIFIED, None) if !self.conditional => Err(Again),
-            (StatusCode::PARTIAL_CONTENT, _) if self.pass.is_none() => self.part(parts, body, asked_ms, answered_ms),
-            _ => Ok(self.whole(parts, body, asked_ms, answered_ms)),
+            (StatusCode::PARTIAL_CONTENT, _) if self.pass.is_none() => {
+                self.part(parts, body, asked_ms, answered_ms).await
+            }
+            _ => Ok(self.whole(parts, body, asked_ms, answered_ms).await),
         }
     }
 
@@ -256,12 +269,14 @@ impl Order {
             return Err(Again);
         }
         let rules = self.rules(stale.status, &stale.fields);
-        let mut keep = vec![header::CONTENT_RANGE];
-        if rules.strict || rules.strip_set_cookie {
-            // Of a confirmation for everybody, not even one client gets a cookie: it would be the next one's, too.
-            keep.push(header::SET_COOKIE);
-        }
-        let mut fields = update::freshened(&stale.fields, &parts.headers, &keep);
+        // In a 304, `Content-Range` describes nothing; and of a confirmation for everybody not even one client gets a cookie,
+        // which would be the next one's, too.
+        let keep = match (rules.strict, rules.strip_set_cookie) {
+            (true, _) => &[header::CONTENT_RANGE, header::SET_COOKIE][..],
+            (false, true) => &[header::SET_COOKIE][..],
+            (false, false) => &[],
+        };
+        let mut fields = update::freshened(&stale.fields, &parts.headers, keep);
         let judged = self.judge(stale.status, &fields, asked_ms, answered_ms);
         let tags = if parts.headers.contains_key(SURROGATE_KEY) || parts.headers.contains_key(CACHE_TAG) {
             self.tags(&parts.headers)
@@ -332,7 +347,7 @@ impl Order {
     }
 
     /// Any response that is not a part.
-    fn whole(&mut self, parts: Parts, body: Body, asked_ms: u64, answered_ms: u64) -> Landing {
+    async fn whole(&mut self, parts: Parts, body: Body, asked_ms: u64, answered_ms: u64) -> Landing {
         let rules = self.rules(parts.status, &parts.headers);
         let judged = self.judge(parts.status, &parts.headers, asked_ms, answered_ms);
         let announced = http_body::Body::size_hint(&body).exact();
@@ -358,11 +373,11 @@ impl Order {
             variant.content = Content::Growing(Arc::clone(&growing));
             variant.length = announced;
         });
-        self.land(variant, &growing, parts.status, body, None)
+        self.land(variant, &growing, parts.status, body, None).await
     }
 
     /// A 206: a part that was asked for, or the rest of one that is stored (§ 3.3, § 3.4).
-    fn part(&mut self, mut parts: Parts, body: Body, asked_ms: u64, answered_ms: u64) -> Result<Landing, Again> {
+    async fn part(&mut self, mut parts: Parts, body: Body, asked_ms: u64, answered_ms: u64) -> Result<Landing, Again> {
         let judged = self.judge(parts.status, &parts.headers, asked_ms, answered_ms);
         let rules = self.rules(parts.status, &parts.headers);
         let content_range = parts.headers.get(header::CONTENT_RANGE).cloned();
@@ -384,7 +399,7 @@ impl Order {
                 variant.content = Content::Growing(Arc::clone(&growing));
                 variant.length = Some(total);
             });
-            return Ok(self.land(variant, &growing, parts.status, body, Some(begin)));
+            return Ok(self.land(variant, &growing, parts.status, body, Some(begin)).await);
         }
         let asked_for_one = self.asked.fields.contains_key(header::RANGE) && self.fetch.stale.is_none();
         let (Ok(terms), Some((range, total)), Some(content_range), true) = (judged, read, content_range, asked_for_one)
@@ -404,11 +419,11 @@ impl Order {
             variant.length = Some(total);
             variant.announced = Some(Announced { range, content_range, body_length });
         });
-        Ok(self.land(variant, &growing, parts.status, body, None))
+        Ok(self.land(variant, &growing, parts.status, body, None).await)
     }
 
     /// Makes a storable response known, and lets its body grow. `begin`: its first bytes, where they are stored already.
-    fn land(
+    async fn land(
         &mut self,
         variant: Arc<Variant>,
         growing: &Arc<Growing>,
@@ -416,8 +431,9 @@ impl Order {
         body: Body,
         begin: Option<Vec<Bytes>>,
     ) -> Landing {
-        // A stored whole is not given up for a part of something newer before that is there; the part comes in at its end.
-        let stored = variant.announced.is_some() || self.keep(&variant);
+        // A part comes into the store at its end: until then it serves nobody but who asked for it.
+        let at_end = self.background || variant.announced.is_some();
+        let stored = at_end || self.keep(&variant);
         let copy = Copying {
             node: Arc::clone(&self.node),
             key: self.key.clone(),
@@ -425,9 +441,15 @@ impl Order {
             variant: Arc::clone(&variant),
             most_bytes: self.most_bytes(),
             lenient: !self.zone.strict(),
+            at_end,
             counted: 0,
         };
-        tokio::spawn(copy.run(body, begin.unwrap_or_default()));
+        let run = copy.run(body, begin.unwrap_or_default());
+        if self.background {
+            run.await;
+        } else {
+            tokio::spawn(run);
+        }
         Landing::Ready { variant, status, stored }
     }
 
@@ -498,7 +520,7 @@ impl Order {
 
     fn rules(&self, status: StatusCode, fields: &HeaderMap) -> http_cache::response::Rules {
         let media_type = fields.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        self.zone.rules(self.asked.path(), status, media_type, self.asked.personal)
+        self.zone.rules(self.asked.path(), status, media_type, self.asked.may_be_personal(media_type))
     }
 
     fn judge(
@@ -546,6 +568,8 @@ struct Copying {
     most_bytes: u64,
     /// Take the length of a last part from its bytes where `Content-Range` says another.
     lenient: bool,
+    /// The variant is not in the store yet.
+    at_end: bool,
     /// Bytes that count as on their way in.
     counted: u64,
 }
@@ -614,7 +638,11 @@ impl Copying {
                 variant.length = Some(bytes);
                 variant.content = Content::Parts(if bytes == 0 { Vec::new() } else { vec![part] });
             });
-            self.node.change_page(&self.key, |page| replace(page, &self.variant, done));
+            if !self.at_end {
+                self.node.change_page(&self.key, |page| replace(page, &self.variant, done));
+            } else if self.node.verdict_on_variant(&self.key, &done) != Verdict::Hard {
+                self.node.change_page(&self.key, |page| page.put(done));
+            }
             return;
         };
         let total = match self.variant.length {

@@ -62,7 +62,7 @@ fn makes_other_responses(old: &PullDoc, new: &PullDoc) -> bool {
 }
 
 impl PullZone {
-    fn new(name: ZoneName, doc: PullDoc) -> Self {
+    pub(crate) fn new(name: ZoneName, doc: PullDoc) -> Self {
         let upstream = upstream(&doc).inspect_err(|error| tracing::error!(zone = %name, error, "no way to the origin"));
         // Control has checked names and values; what slipped through is left out.
         let changes = |list: &[HeaderChange]| {

@@ -35,8 +35,8 @@ enum Kind {
 /// Why a body did not arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BodyFault {
-    #[error("the body of the request is malformed: {0}")]
-    Malformed(Refusal),
+    #[error("the body of the request is refused: {0}")]
+    Refused(Refusal),
     #[error("the client closed the connection before the end of its body")]
     Closed,
     #[error("the response ended before the body of the request was read")]

@@ -65,7 +65,8 @@ pub(crate) fn head(out: &mut Vec<u8>, parts: &response::Parts, hint: &SizeHint, 
     let upgrade = matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
     status_line(out, status);
     for (name, value) in headers {
-        let left_out = is_about_the_connection(name) || name == CONTENT_LENGTH || (name == UPGRADE && !upgrade);
+        let left_out =
+            is_about_the_connection(name, headers) || name == CONTENT_LENGTH || (name == UPGRADE && !upgrade);
         if !left_out {
             field(out, name.as_str(), value.as_bytes());
         }
@@ -115,9 +116,11 @@ pub(crate) fn refusal(out: &mut Vec<u8>, refusal: Refusal, date: &[u8]) {
 }
 
 /// Whether a field of a response speaks about the connection only (RFC 9110 section 7.6.1), or about framing.
-pub(crate) fn is_about_the_connection(name: &HeaderName) -> bool {
+pub(crate) fn is_about_the_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
     [CONNECTION, TRANSFER_ENCODING, TRAILER].contains(name)
         || ["keep-alive", "proxy-connection"].contains(&name.as_str())
+        // Upgrade is always named there; whether it stays is the status's matter.
+        || (name != UPGRADE && head::is_named_in_connection(headers, name))
 }
 
 impl Plan {

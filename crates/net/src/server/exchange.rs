@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Version};
@@ -44,6 +44,8 @@ pub(crate) struct Exchanges<T> {
     pub(crate) date: DateText,
     pub(crate) informational: Informational,
     pub(crate) shutdown: CancellationToken,
+    /// How long a client may stop in the middle of its body.
+    pub(crate) silence: Duration,
 }
 
 impl<T: Transport> Exchanges<T> {
@@ -58,7 +60,7 @@ impl<T: Transport> Exchanges<T> {
         B::Error: Into<BodyError>,
     {
         let Head { request, framing, keep_alive, expects_continue, upgrade } = head;
-        let (body, mut reading) = Reading::start(framing, expects_continue, &mut self.wire.input);
+        let (body, mut reading) = Reading::start(framing, expects_continue, self.silence, &mut self.wire.input);
         let mut request = request.map(|()| body);
         let version = request.version();
         let is_head = request.method() == Method::HEAD;
@@ -84,6 +86,7 @@ impl<T: Transport> Exchanges<T> {
         let asked = Asked { is_head, version, keep_alive };
         let mut plan = encode::head(out, &parts, &body.size_hint(), asked, self.date.at(SystemTime::now()));
         self.send(body, &mut plan, &mut reading).await?;
+        reading.feed(&mut self.wire).await;
         match fulfil.filter(|_| switches) {
             Some(fulfil) => Ok(Next::Upgrade(fulfil)),
             None if !plan.keep_alive => Ok(Next::Close { unread: !(body_allows && reading.is_done()) }),

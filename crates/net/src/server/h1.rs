@@ -55,6 +55,7 @@ pub(crate) async fn run<T, S, B>(
         date: DateText::new(),
         informational: Informational::new(),
         shutdown: shutdown.clone(),
+        silence: Duration::from_millis(limits.stall_ms),
     };
     let head_limits =
         HeadLimits { bytes: limits.head_bytes, fields: limits.head_fields, target_bytes: limits.target_bytes };

@@ -231,6 +231,12 @@ impl ConnectionOptions {
     }
 }
 
+/// Whether the `Connection` of the same message names this field, which then ends with this connection.
+pub(crate) fn is_named_in_connection(headers: &HeaderMap, name: &HeaderName) -> bool {
+    let mut options = headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    options.any(|option| trim(option).eq_ignore_ascii_case(name.as_str().as_bytes()))
+}
+
 /// Whether the service's `Connection` asks for the end of the connection.
 pub(crate) fn asks_to_close(headers: &HeaderMap) -> bool {
     headers.contains_key(CONNECTION) && ConnectionOptions::of(headers).close

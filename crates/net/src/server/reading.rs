@@ -1,11 +1,13 @@
 //! The connection's side of a request's body: decodes it out of the wire and feeds it to whoever has the [`Incoming`].
 
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio::time::Sleep;
 
 use super::body::{BodyFault, Feeder, Incoming};
 use super::chunked::{Chunked, Step};
@@ -34,6 +36,13 @@ pub(crate) struct Reading {
     state: State,
     /// The client waits for 100, and has not got it.
     waits_for_continue: bool,
+    silence: Silence,
+}
+
+/// How long the client may send nothing while its body is wanted.
+struct Silence {
+    limit: Duration,
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 enum State {
@@ -55,13 +64,21 @@ enum Decoder {
 
 impl Reading {
     /// The body of a request that is framed like this, of which the beginning may be in `input` already.
-    pub(crate) fn start(framing: Framing, waits_for_continue: bool, input: &mut BytesMut) -> (Incoming, Self) {
+    pub(crate) fn start(
+        framing: Framing,
+        waits_for_continue: bool,
+        silence: Duration,
+        input: &mut BytesMut,
+    ) -> (Incoming, Self) {
+        let silence = Silence { limit: silence, deadline: None };
         let (decoder, length) = match framing {
-            Framing::None => return (Incoming::empty(), Self { state: State::Done, waits_for_continue: false }),
+            Framing::None => {
+                return (Incoming::empty(), Self { state: State::Done, waits_for_continue: false, silence });
+            }
             Framing::Length(length) => {
                 if let Some(whole) = usize::try_from(length).ok().filter(|length| *length <= input.len()) {
                     let body = Incoming::whole(input.split_to(whole).freeze());
-                    return (body, Self { state: State::Done, waits_for_continue: false });
+                    return (body, Self { state: State::Done, waits_for_continue: false, silence });
                 }
                 (Decoder::Length(length), Some(length))
             }
@@ -70,11 +87,11 @@ impl Reading {
         let (body, feeder) = Incoming::piped(length);
         // A client that has sent some of its body does not wait.
         let waits_for_continue = waits_for_continue && input.is_empty();
-        (body, Self { state: State::Open { decoder, feeder }, waits_for_continue })
+        (body, Self { state: State::Open { decoder, feeder }, waits_for_continue, silence })
     }
 
     /// Feeds the body as far as there is room; afterwards watches for the end of the connection. Never ready but with a
-    /// fault: a malformed body, or a client that is gone. 100 is staged when the body is first polled.
+    /// fault: a malformed body, or a client that is gone or silent. 100 is staged when the body is first polled.
     pub(crate) fn poll<T: Transport>(
         &mut self,
         wire: &mut Wire<T>,
@@ -95,16 +112,23 @@ impl Reading {
                     feeder.end(Ok(()));
                     self.state = State::Done;
                 }
-                Ok(Step::More) => match ready!(wire.poll_fill(cx)) {
-                    Ok(1..) => {}
-                    Ok(0) | Err(_) => {
+                Ok(Step::More) => match wire.poll_fill(cx) {
+                    Poll::Ready(Ok(1..)) => self.silence.deadline = None,
+                    Poll::Pending => {
+                        ready!(self.silence.poll(cx));
+                        feeder.end(Err(BodyFault::Refused(Refusal::BodyTooSlow)));
+                        self.state = State::Broken;
+                        return Poll::Ready(Err(Fault::Refused(Refusal::BodyTooSlow)));
+                    }
+                    // The client may still read: what the service says about half a body is its matter.
+                    Poll::Ready(Ok(0)) => {
                         feeder.end(Err(BodyFault::Closed));
                         self.state = State::Broken;
-                        return Poll::Ready(Err(Fault::Gone));
                     }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Fault::Gone)),
                 },
                 Err(refusal) => {
-                    feeder.end(Err(BodyFault::Malformed(refusal)));
+                    feeder.end(Err(BodyFault::Refused(refusal)));
                     self.state = State::Broken;
                     return Poll::Ready(Err(Fault::Refused(refusal)));
                 }
@@ -138,9 +162,36 @@ impl Reading {
         matches!(self.state, State::Done)
     }
 
-    /// Reads and drops what is left of the body after the response, within bounds. Whether the connection can go on.
+    /// Goes on with a body that the service still reads after its response, as long as both sides make progress.
+    pub(crate) async fn feed<T: Transport>(&mut self, wire: &mut Wire<T>) {
+        let limit = self.silence.limit;
+        while let State::Open { decoder, feeder } = &mut self.state {
+            let room = tokio::time::timeout(limit, poll_fn(|cx| feeder.poll_room(cx, false))).await;
+            let Ok(Some(room)) = room else { return };
+            match decoder.step(&mut wire.input, room) {
+                Ok(Step::Data(data)) => feeder.push(data),
+                Ok(Step::End) => {
+                    feeder.end(Ok(()));
+                    self.state = State::Done;
+                }
+                Ok(Step::More) => {
+                    let read = tokio::time::timeout(limit, poll_fn(|cx| wire.poll_fill(cx))).await;
+                    if !matches!(read, Ok(Ok(1..))) {
+                        feeder.end(Err(BodyFault::Closed));
+                        self.state = State::Broken;
+                    }
+                }
+                Err(refusal) => {
+                    feeder.end(Err(BodyFault::Refused(refusal)));
+                    self.state = State::Broken;
+                }
+            }
+        }
+    }
+
+    /// Reads and drops what is left of a body that nobody reads, within bounds. Whether the connection can go on.
     pub(crate) async fn discard<T: Transport>(self, wire: &mut Wire<T>) -> bool {
-        let State::Open { mut decoder, feeder } = self.state else { return matches!(self.state, State::Done) };
+        let State::Open { mut decoder, feeder } = self.state else { return self.is_done() };
         feeder.end(Err(BodyFault::Answered));
         let discard = async {
             let mut dropped = 0;
@@ -158,6 +209,13 @@ impl Reading {
             false
         };
         tokio::time::timeout(Duration::from_millis(DISCARD_MS), discard).await.unwrap_or(false)
+    }
+}
+
+impl Silence {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit))).as_mut().poll(cx)
     }
 }
 

@@ -61,6 +61,8 @@ pub(crate) enum Refusal {
     TrailersTooLong,
     #[error("the head of the request did not arrive in time")]
     HeadTooSlow,
+    #[error("the body of the request stopped arriving")]
+    BodyTooSlow,
 }
 
 impl Refusal {
@@ -72,7 +74,7 @@ impl Refusal {
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Connect | Self::UnknownEncoding => StatusCode::NOT_IMPLEMENTED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
-            Self::HeadTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::HeadTooSlow | Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             _ => StatusCode::BAD_REQUEST,
         }
     }

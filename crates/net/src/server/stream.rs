@@ -159,7 +159,7 @@ where
 fn frame(parts: &mut response::Parts, hint: &SizeHint, is_head: bool) -> Option<u64> {
     let wished = head::content_length(&parts.headers).ok().flatten();
     let about_the_connection: Vec<_> =
-        parts.headers.keys().filter(|name| encode::is_about_the_connection(name)).cloned().collect();
+        parts.headers.keys().filter(|name| encode::is_about_the_connection(name, &parts.headers)).cloned().collect();
     for name in about_the_connection {
         parts.headers.remove(name);
     }

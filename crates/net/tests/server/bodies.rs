@@ -107,3 +107,25 @@ async fn a_client_that_leaves_in_the_middle_of_its_body_breaks_it() {
     let (rest, _) = raw.rest().await;
     assert_eq!(rest, "hello");
 }
+
+#[tokio::test]
+async fn a_body_that_is_read_after_the_response_is_taken_whole() {
+    let server = start(ServerLimits::default()).await;
+    let mut raw = Raw::connect(&server).await;
+    let body = vec![b'x'; 8 << 20];
+    raw.write(format!("POST /read-later HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len())).await;
+    tokio::time::timeout(PATIENCE, raw.0.write_all(&body)).await.expect("in time").expect("taken");
+    assert_eq!(raw.answer().await.expect("an answer").body, "reading");
+    assert!(raw.is_open().await);
+}
+
+#[tokio::test]
+async fn half_a_body_is_answered() {
+    let server = start(ServerLimits::default()).await;
+    let mut raw = Raw::connect(&server).await;
+    raw.write("POST /tell HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhello").await;
+    raw.0.shutdown().await.expect("half-closed");
+    let answer = raw.answer().await.expect("an answer");
+    assert!(answer.body.contains("before the end of its body"), "{answer:?}");
+    assert!(answer.head.contains("connection: close\r\n"));
+}

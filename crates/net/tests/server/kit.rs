@@ -53,6 +53,10 @@ async fn answer(request: Request<Incoming>) -> Response<Body> {
             let body = net::read_to_end(request.into_body(), 1 << 20).await.expect("body");
             Response::new(Body::full(format!("{line} [{}] {}", fields.join(" "), String::from_utf8_lossy(&body))))
         }
+        "/tell" => {
+            let read = net::read_to_end(request.into_body(), 1 << 20).await;
+            Response::new(Body::full(read.map_or_else(|error| error.to_string(), |_| "whole".to_owned())))
+        }
         "/unread" => Response::new(Body::full("not read")),
         "/size" => {
             let body = request.into_body();
@@ -90,6 +94,18 @@ async fn answer(request: Request<Incoming>) -> Response<Body> {
                 ("upgrade", "x"),
                 ("content-length", "+6"),
             ] {
+                response.headers_mut().insert(name, value.parse().expect("value"));
+            }
+            response
+        }
+        // Answers at once, and reads the body afterwards.
+        "/read-later" => {
+            tokio::spawn(net::read_to_end(request.into_body(), 16 << 20));
+            Response::new(Body::full("reading"))
+        }
+        "/hop" => {
+            let mut response = Response::new(Body::full("hop"));
+            for (name, value) in [("connection", "close, X-Hop"), ("x-hop", "1"), ("x-end", "1")] {
                 response.headers_mut().insert(name, value.parse().expect("value"));
             }
             response

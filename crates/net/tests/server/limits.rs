@@ -113,3 +113,13 @@ async fn what_does_not_drain_is_cut_off() {
     tokio::time::timeout(PATIENCE, server.task).await.expect("in time").expect("drained");
     assert_eq!(raw.rest().await.0, "");
 }
+
+#[tokio::test]
+async fn a_client_that_stops_in_its_body_is_cut_off() {
+    let server = start(ServerLimits { stall_ms: 100, ..ServerLimits::default() }).await;
+    let mut raw = Raw::connect(&server).await;
+    raw.write("POST /seen HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhel").await;
+    let answer = raw.answer().await.expect("an answer");
+    assert!(answer.status == 408 && answer.head.contains("connection: close\r\n"), "{answer:?}");
+    assert!(!raw.is_open().await);
+}

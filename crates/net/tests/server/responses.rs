@@ -33,6 +33,7 @@ async fn framing() {
         (get("/no-content"), "HTTP/1.1 204 No Content|connection: close", ""),
         (get("/not-modified"), "HTTP/1.1 304 Not Modified|content-length: 5|connection: close", ""),
         (get("/framing"), "HTTP/1.1 200 OK|content-length: 6|connection: close", "framed"),
+        (get("/hop"), "HTTP/1.1 200 OK|x-end: 1|content-length: 3|connection: close", "hop"),
         (
             get("/stream"),
             "HTTP/1.1 200 OK|transfer-encoding: chunked|connection: close",

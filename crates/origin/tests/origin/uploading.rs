@@ -15,7 +15,7 @@ const SLICE: usize = SLICE_BYTES as usize;
 async fn a_new_file_and_a_new_version() {
     let kit = Kit::new().await;
     let fields = [("cache-control", "max-age=9"), ("surrogate-key", "x y"), ("if-match", "\"e\"")];
-    let answer = kit.put("a%20b/ü.html?wait=edges", &fields, "one").await;
+    let answer = kit.put("a%20b/%C3%BC.html?wait=edges", &fields, "one").await;
     assert_eq!((answer.status.as_u16(), answer.header("location")), (201, "http://files.example/a%20b/%C3%BC.html"));
     let file = answer.file();
     assert_eq!(answer.header("etag"), file.digest.etag());
@@ -28,7 +28,7 @@ async fn a_new_file_and_a_new_version() {
     assert_eq!(commit.cache_control.as_deref(), Some("max-age=9"));
     assert_eq!((commit.tags.len(), commit.wait), (2, true));
 
-    let answer = kit.put("a%20b/ü.html", &[("content-type", "text/x-mine")], "two").await;
+    let answer = kit.put("a%20b/%C3%BC.html", &[("content-type", "text/x-mine")], "two").await;
     assert_eq!((answer.status.as_u16(), answer.header("location"), answer.file().version), (200, "", 2));
     assert_eq!(kit.records(|records| records.commits.remove(0)).media_type.as_deref(), Some("text/x-mine"));
     assert_eq!(kit.blobs.head(Digest::of(b"two")).await.expect("in place"), 3);

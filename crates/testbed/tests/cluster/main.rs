@@ -8,6 +8,7 @@ mod caching;
 mod failures;
 mod files;
 mod invalidation;
+mod pulling;
 mod routing;
 mod scenarios;
 mod wire;
