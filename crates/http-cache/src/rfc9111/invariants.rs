@@ -188,7 +188,8 @@ proptest! {
         }
         let request = [before.as_slice(), b",no-store"].concat();
         let request = map(vec![(header::CACHE_CONTROL, request)]);
-        prop_assert!(judged(&request, status, &response, &Rules { force: true, ..rules }).is_err());
+        let forced = Rules { force: true, ..rules };
+        prop_assert!(judged(&request, status, &response, &forced).is_err());
     }
 
     #[test]
