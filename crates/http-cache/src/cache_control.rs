@@ -64,11 +64,13 @@ impl CacheControl {
         control
     }
 
-    fn read(&mut self, line: &[u8]) {
-        let mut rest = line;
-        while let Some((name, argument, after)) = next_directive(rest) {
-            self.take(name, &argument);
-            rest = after;
+    /// Adds the directives of one more line.
+    pub(crate) fn read(&mut self, line: &[u8]) {
+        for directive in members(line) {
+            let name_end = directive.iter().position(|&b| !is_tchar(b)).unwrap_or(directive.len());
+            if let Some((name, rest)) = directive.split_at_checked(name_end) {
+                self.take(name, &argument(rest));
+            }
         }
     }
 
@@ -94,10 +96,10 @@ impl CacheControl {
             b"private" => self.private = true,
             b"must-revalidate" => self.must_revalidate = true,
             b"proxy-revalidate" => self.proxy_revalidate = true,
-            b"must-understand" => self.must_understand = true,
             b"no-transform" => self.no_transform = true,
             b"only-if-cached" => self.only_if_cached = true,
-            // These permit, so they have to be written as they should.
+            // These permit (`must-understand` in spite of `no-store`), so they have to be written as they should.
+            b"must-understand" => self.must_understand |= *argument == Argument::None,
             b"public" => self.public |= *argument == Argument::None,
             b"immutable" => self.immutable |= *argument == Argument::None,
             _ => {} // unknown directives are ignored (§ 5.2.3)
@@ -126,31 +128,39 @@ impl Argument<'_> {
     }
 }
 
-/// The first directive of a list, its argument, and the list after it.
-fn next_directive(list: &[u8]) -> Option<(&[u8], Argument<'_>, &[u8])> {
-    let start = list.iter().position(|b| !matches!(b, b' ' | b'\t' | b','))?;
-    let list = list.get(start..)?;
-    let end = end_of_directive(list);
-    let (directive, after) = list.split_at_checked(end)?;
-    let directive = directive.trim_ascii();
-    let name_end = directive.iter().position(|&b| !is_tchar(b)).unwrap_or(directive.len());
-    let (name, rest) = directive.split_at_checked(name_end)?;
-    Some((name, argument(rest), after))
+/// The directives of a list, as they stand there.
+pub(crate) fn members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = list;
+    std::iter::from_fn(move || {
+        let start = rest.iter().position(|b| !matches!(b, b' ' | b'\t' | b','))?;
+        let list = rest.get(start..)?;
+        let (directive, after) = list.split_at_checked(end_of_directive(list))?;
+        rest = after;
+        Some(directive.trim_ascii())
+    })
 }
 
 /// Where the directive ends that `list` begins with: at a comma outside quotes, or with the list.
+///
+/// A quoted string stands directly after `=`. What only looks like one, or never ends, hides nothing: a `no-store` behind a
+/// stray quote counts.
 fn end_of_directive(list: &[u8]) -> usize {
-    let (mut quoted, mut escaped) = (false, false);
-    for (at, &byte) in list.iter().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b',' if !quoted => return at,
-            _ => {}
-        }
+    let comma = list.iter().position(|&b| b == b',').unwrap_or(list.len());
+    let equals = list.iter().position(|&b| b == b'=').unwrap_or(list.len());
+    let quoted = list.get(equals..).and_then(|rest| rest.strip_prefix(b"=\""));
+    let Some(quoted) = quoted.filter(|_| equals < comma) else { return comma };
+    let mut escaped = false;
+    let end = quoted.iter().position(|&byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    let after = end.and_then(|end| quoted.get(end..)).unwrap_or_default();
+    match after.iter().position(|&b| b == b',') {
+        Some(at) => list.len() - after.len() + at,
+        None if end.is_some() => list.len(),
+        None => comma,
     }
-    list.len()
 }
 
 fn argument(rest: &[u8]) -> Argument<'_> {
@@ -239,8 +249,15 @@ mod tests {
             check(&[garbled], "max-age=0");
         }
         check(&["no-store please"], "no-store");
-        check(&["public yes, immutable=1"], "");
-        check(&["private=\"unterminated, max-age=5"], "private");
+        check(&["public yes, immutable=1, must-understand=1"], "");
+        // A quote that does not follow `=`, or never ends, hides nothing.
+        check(&["private=\"unterminated, max-age=5"], "max-age=5 private");
+        check(&["x=\"unterminated, no-store"], "no-store");
+        check(&["x\"y, no-store, z\""], "no-store");
+        check(&["x=y\"z, no-store, z\""], "no-store");
+        check(&["x= \"y, no-store\""], "no-store");
+        check(&["x=\"y\" z\", no-store"], "no-store");
+        check(&["x=\"a\\\\\", no-store"], "no-store");
         check(&["é=1, max-age=5"], "max-age=5");
         check(&["min-fresh=x, max-stale=x"], "max-stale=0 min-fresh=2147483648");
     }

@@ -1,4 +1,5 @@
-//! Headers that end at each hop (RFC 9110 § 7.6.1): an intermediary drops them in both directions.
+//! Headers that end at each hop (RFC 9110 § 7.6.1): an intermediary drops them in both directions, and a cache stores none
+//! of them (RFC 9111 § 3.1).
 
 use http::{HeaderMap, HeaderName, header};
 
@@ -9,6 +10,7 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
         "connection"
             | "keep-alive"
             | "proxy-authenticate"
+            | "proxy-authentication-info"
             | "proxy-authorization"
             | "proxy-connection"
             | "te"
@@ -19,10 +21,11 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
 }
 
 /// Headers that `Connection` must not name (§ 7.6.1: those meant for all recipients). A client that does would hide from
-/// the next hop what this one acted upon.
+/// the next hop what this one acted upon, or make a loop of requests invisible (RFC 8586 § 2).
 fn is_protected(name: &HeaderName) -> bool {
     [header::HOST, header::CONTENT_LENGTH, header::CONTENT_TYPE, header::CACHE_CONTROL, header::AUTHORIZATION]
         .contains(name)
+        || name == "cdn-loop"
 }
 
 /// Removes what ends here: the headers of [`is_hop_by_hop`] and those that `Connection` names.
@@ -49,7 +52,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("connection", "close, X-Mine"),
-            ("connection", "x-other ,, Host, cache-control, \u{7f}"),
+            ("connection", "x-other ,, Host, cache-control, CDN-Loop, \u{7f}"),
             ("x-mine", "1"),
             ("x-other", "1"),
             ("x-kept", "1"),
@@ -59,6 +62,8 @@ mod tests {
             ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
             ("keep-alive", "timeout=5"),
+            ("proxy-authentication-info", "1"),
+            ("cdn-loop", "littoral"),
         ] {
             let value = http::HeaderValue::from_bytes(value.replace('\u{7f}', "é").as_bytes()).expect("value");
             headers.append(HeaderName::from_static(name), value);
@@ -66,6 +71,6 @@ mod tests {
         strip(&mut headers);
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, ["cache-control", "host", "x-kept"]);
+        assert_eq!(left, ["cache-control", "cdn-loop", "host", "x-kept"]);
     }
 }

@@ -28,6 +28,9 @@ pub mod targeted;
 pub mod update;
 pub mod vary;
 
+#[cfg(test)]
+mod rfc9111;
+
 pub use cache_control::CacheControl;
 pub use cache_status::{CacheStatus, Forward, Outcome};
 pub use conditional::{Precondition, Validators};

@@ -73,8 +73,8 @@ pub struct Terms {
     pub initial_age_s: u64,
     /// It must never be served stale, whoever allows it (§ 4.2.4).
     pub never_stale: bool,
-    /// It says itself that shared caches may use it: by a lifetime, `public`, a targeted field, or the zone's force. What is
-    /// only kept because the zone says so is not for requests that may be one person's.
+    /// It says itself that shared caches may use it: by a lifetime above 0, `s-maxage`, `public`, a targeted field, or the
+    /// zone's force. What is only kept because the zone says so is not for requests that may be one person's.
     pub shared: bool,
 }
 
@@ -128,18 +128,21 @@ pub fn judge(exchange: &Exchange<'_>, rules: &Rules) -> Result<Terms, NotStorabl
         return Err(NotStorable::Method);
     }
     permitted(exchange, rules, source, &control, explicit.is_some())?;
-    let shared = control.public || explicit.is_some() || source != Source::CacheControl || rules.force;
+    let lives = explicit.is_some_and(|(seconds, _)| seconds > 0) || control.s_maxage_s.is_some();
+    let shared = control.public || lives || source != Source::CacheControl || rules.force;
     if rules.personal && !shared {
         return Err(NotStorable::Cookie);
     }
     let never_stale = control.must_revalidate || control.proxy_revalidate || control.s_maxage_s.is_some();
     let (lifetime_s, lifetime_from) = lifetime(exchange, rules, &control, explicit);
     let validator = [header::ETAG, header::LAST_MODIFIED].iter().any(|name| exchange.response.contains_key(name));
-    if lifetime_s == 0 && (!validator || (rules.strict && lifetime_from == LifetimeFrom::Nothing)) {
-        return Err(NotStorable::NoFreshness);
-    }
     let no_cache = control.no_cache && !rules.force;
     let may_be_stale = !no_cache && !control.must_revalidate && !control.proxy_revalidate;
+    let said_stale_s = control.stale_while_revalidate_s.max(control.stale_if_error_s).unwrap_or(0);
+    let of_use = validator || (may_be_stale && said_stale_s > 0);
+    if lifetime_s == 0 && (!of_use || (rules.strict && lifetime_from == LifetimeFrom::Nothing)) {
+        return Err(NotStorable::NoFreshness);
+    }
     let stale = |said: Option<u64>, default: u64| match said {
         // Beside `s-maxage` these are the origin's own word; the default is not.
         Some(said) if may_be_stale => said,
@@ -211,7 +214,9 @@ fn permitted(
         if !rules.by_rule && !KEPT_WHEN_STRICT.contains(&status) {
             return Err(NotStorable::Status);
         }
-    } else if !explicit && !control.public && !rules.by_rule && !HEURISTICALLY_CACHEABLE.contains(&status) {
+    }
+    let said = explicit || control.public || rules.by_rule || (rules.strict && rules.ttl_s.is_some());
+    if !said && !HEURISTICALLY_CACHEABLE.contains(&status) {
         return Err(NotStorable::Status);
     }
     Ok(())
@@ -231,7 +236,7 @@ fn explicit_lifetime(source: Source, control: &CacheControl, exchange: &Exchange
     // What cannot be read, or stands twice, has expired (RFC 9111 § 5.3).
     let expires = single_date(exchange.response, &header::EXPIRES, exchange.answered_s).unwrap_or(0);
     let date = single_date(exchange.response, &header::DATE, exchange.answered_s).unwrap_or(exchange.answered_s);
-    Some((expires.saturating_sub(date), LifetimeFrom::Expires))
+    Some((expires.saturating_sub(date).min(MAX_DELTA_S), LifetimeFrom::Expires))
 }
 
 fn lifetime(
@@ -266,7 +271,7 @@ fn lifetime(
     (0, LifetimeFrom::Nothing)
 }
 
-/// The statuses that may be kept by heuristics (RFC 9110 § 15.1).
+/// The statuses that may be kept by heuristics, and where nothing else says that they may be kept (RFC 9110 § 15.1).
 pub const HEURISTICALLY_CACHEABLE: [u16; 12] = [200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501];
 
 /// The statuses that a strict policy keeps without a rule for them: none that one odd request can cause.
@@ -348,7 +353,12 @@ pub fn reuse(terms: &Terms, age_s: u64, asked: Option<&CacheControl>) -> Use {
             if newer { Use::Validate { why: Why::Request, if_error: false } } else { Use::Fresh { ttl_s } }
         }
         Freshness::Stale { by_s, while_revalidate, if_error } => {
-            let insists = asked.is_some_and(|asked| asked.no_cache || asked.max_age_s.is_some_and(|most| age_s > most));
+            // Who says `min-fresh`, or `max-age` without `max-stale`, does not want what is stale (§ 5.2.1.1, § 5.2.1.3).
+            let insists = asked.is_some_and(|asked| {
+                asked.no_cache
+                    || asked.min_fresh_s.is_some()
+                    || asked.max_age_s.is_some_and(|most| age_s > most || asked.max_stale_s.is_none())
+            });
             let accepted = asked.and_then(|asked| asked.max_stale_s).is_some_and(|most| by_s <= most);
             if !insists && accepted && !terms.never_stale {
                 Use::StaleAccepted { by_s }

@@ -7,7 +7,7 @@
 use http::{HeaderMap, HeaderName};
 use sfv::{BareItem, Dictionary, ListEntry};
 
-use crate::cache_control::{CacheControl, MAX_DELTA_S};
+use crate::cache_control::{self, CacheControl, MAX_DELTA_S};
 
 /// `Littoral-Cache-Control`.
 pub const LITTORAL_CACHE_CONTROL: HeaderName = HeaderName::from_static("littoral-cache-control");
@@ -51,19 +51,23 @@ pub fn governing(headers: &HeaderMap) -> (Source, CacheControl) {
             return (source, control);
         }
     }
-    if headers.contains_key(SURROGATE_CONTROL) {
-        let mut control = CacheControl::default();
-        for line in headers.get_all(SURROGATE_CONTROL) {
-            // The last part of `max-age=60+30` is how long it may be stale; what follows `;` is for other surrogates.
-            let text = String::from_utf8_lossy(line.as_bytes());
-            let own = text.split(';').next().unwrap_or_default().split('+').next().unwrap_or_default();
-            control = if control == CacheControl::default() { CacheControl::parse(own) } else { control };
-        }
-        if control != CacheControl::default() {
-            return (Source::Surrogate, control);
-        }
+    let surrogate = surrogate(headers);
+    if surrogate != CacheControl::default() {
+        return (Source::Surrogate, surrogate);
     }
     (Source::CacheControl, CacheControl::of(headers))
+}
+
+/// `Surrogate-Control` over all its lines. A member with a `;` is for the surrogate named behind it, which is not us; the
+/// last part of `max-age=60+30` is how long it may be stale, which is left out.
+fn surrogate(headers: &HeaderMap) -> CacheControl {
+    let mut control = CacheControl::default();
+    for line in headers.get_all(SURROGATE_CONTROL) {
+        for member in cache_control::members(line.as_bytes()).filter(|member| !member.contains(&b';')) {
+            control.read(member.split(|&b| b == b'+').next().unwrap_or_default());
+        }
+    }
+    control
 }
 
 /// A targeted field (RFC 9213 § 2.1): a dictionary whose values are those of `Cache-Control`'s directives. Nothing: it is
@@ -80,28 +84,31 @@ fn structured(headers: &HeaderMap, name: &HeaderName) -> Option<CacheControl> {
     }
     let mut control = CacheControl::default();
     for (key, value) in &members {
-        let ListEntry::Item(item) = value else { continue };
-        // A value of the wrong type makes a directive unknown, not the whole field invalid.
-        let seconds = match &item.bare_item {
-            BareItem::Integer(number) => u64::try_from(i64::from(*number)).ok().map(|n| n.min(MAX_DELTA_S)),
-            _ => None,
+        let item = match value {
+            ListEntry::Item(item) => Some(&item.bare_item),
+            ListEntry::InnerList(_) => None,
         };
-        let set = matches!(&item.bare_item, BareItem::Boolean(true));
-        // `private` and `no-cache` may list fields; as in `Cache-Control` that counts as without.
-        let listed = set || matches!(&item.bare_item, BareItem::String(_));
+        // A value of the wrong type concerns its directive, not the whole field. The reading is the careful one of
+        // `Cache-Control`: a time that cannot be read is none, and what restricts does so whatever its value, but for «no».
+        let seconds = Some(match item {
+            Some(BareItem::Integer(number)) => u64::try_from(i64::from(*number)).unwrap_or(0).min(MAX_DELTA_S),
+            _ => 0,
+        });
+        let set = matches!(item, Some(BareItem::Boolean(true)));
+        let restricts = !matches!(item, Some(BareItem::Boolean(false)));
         match key.as_str() {
             "max-age" => control.max_age_s = seconds,
             "s-maxage" => control.s_maxage_s = seconds,
             "stale-while-revalidate" => control.stale_while_revalidate_s = seconds,
             "stale-if-error" => control.stale_if_error_s = seconds,
-            "no-store" => control.no_store = set,
-            "no-cache" => control.no_cache = listed,
-            "private" => control.private = listed,
+            "no-store" => control.no_store = restricts,
+            "no-cache" => control.no_cache = restricts,
+            "private" => control.private = restricts,
             "public" => control.public = set,
-            "must-revalidate" => control.must_revalidate = set,
-            "proxy-revalidate" => control.proxy_revalidate = set,
+            "must-revalidate" => control.must_revalidate = restricts,
+            "proxy-revalidate" => control.proxy_revalidate = restricts,
             "must-understand" => control.must_understand = set,
-            "no-transform" => control.no_transform = set,
+            "no-transform" => control.no_transform = restricts,
             "immutable" => control.immutable = set,
             _ => {}
         }
@@ -134,7 +141,12 @@ mod tests {
         check(&[(cdn, "max-age=2"), (own, "max-age=3")], Littoral, Some(3), false);
         check(&[(old, "max-age=4"), (cdn, "max-age=2")], Cdn, Some(2), false);
         check(&[(old, "max-age=4"), (common, "max-age=1")], Surrogate, Some(4), false);
-        check(&[(old, "max-age=4+10;x"), (common, "max-age=1")], Surrogate, Some(4), false);
+        check(&[(old, "max-age=4+10"), (common, "max-age=1")], Surrogate, Some(4), false);
+        check(&[(old, "max-age=9;other, max-age=4"), (common, "max-age=1")], Surrogate, Some(4), false);
+        check(&[(old, "max-age=9;other"), (common, "max-age=1")], CacheControl, Some(1), false);
+        check(&[(old, "max-age=4+10, no-store")], Surrogate, Some(4), true);
+        check(&[(old, "max-age=4"), (old, "no-store")], Surrogate, Some(4), true);
+        check(&[(old, "content=\"a;b, c\", no-store")], Surrogate, None, true);
         check(&[(old, "content=\"ESI/1.0\""), (common, "max-age=1")], CacheControl, Some(1), false);
         check(&[(cdn, "no-store"), (common, "max-age=1")], Cdn, None, true);
         check(&[(cdn, "foo"), (common, "max-age=1")], Cdn, None, false);
@@ -155,7 +167,10 @@ mod tests {
         check(&[("cdn-cache-control", &long)], Source::CacheControl, None, false);
         // A wrong type concerns one directive.
         for wrong in ["max-age=\"10000\"", "max-age=1.5", "max-age", "max-age=(1)", "max-age=-5"] {
-            check(&[("cdn-cache-control", wrong), ("cache-control", "max-age=1")], Source::Cdn, None, false);
+            check(&[("cdn-cache-control", wrong), ("cache-control", "max-age=1")], Source::Cdn, Some(0), false);
+        }
+        for wrong in ["no-store=1", "no-store=yes", "no-store=\"\"", "no-store=()"] {
+            check(&[("cdn-cache-control", wrong)], Source::Cdn, None, true);
         }
     }
 

@@ -8,13 +8,17 @@ use crate::hop;
 /// The fields of a stored response after `newer`, the fields of a 304 or of the answer to a HEAD, were taken up (§ 3.2).
 ///
 /// Every field that `newer` has replaces all lines of that name, except those that end at a hop and `Content-Length`: the
-/// length of what is stored is what is stored. `keep` names further fields that stay as they are.
+/// length of what is stored is what is stored. `keep` names further fields that stay as they are. A weak entity tag never
+/// becomes strong: its bytes were not compared.
 pub fn freshened(stored: &HeaderMap, newer: &HeaderMap, keep: &[HeaderName]) -> HeaderMap {
     let mut newer = newer.clone();
     hop::strip(&mut newer);
     newer.remove(header::CONTENT_LENGTH);
     for name in keep {
         newer.remove(name);
+    }
+    if stored.get(header::ETAG).is_some_and(is_weak) && newer.get(header::ETAG).is_some_and(|etag| !is_weak(etag)) {
+        newer.remove(header::ETAG);
     }
     let mut fields = stored.clone();
     for name in newer.keys() {
@@ -26,28 +30,35 @@ pub fn freshened(stored: &HeaderMap, newer: &HeaderMap, keep: &[HeaderName]) -> 
     fields
 }
 
-/// Whether a 304 with the fields `newer` is about a response with the fields `stored` (§ 4.3.4). A strong validator in it
-/// has to be the stored one; one without validators is about what it was asked with.
+/// Whether a 304 with the fields `newer` is about a response with the fields `stored` (§ 4.3.4). A validator in it has to be
+/// the stored one; one without validators is about what it was asked with.
 pub fn is_about(stored: &HeaderMap, newer: &HeaderMap) -> bool {
-    match newer.get(header::ETAG) {
-        // A weak tag compares weakly, and so does a strong one with a weak one of the same text.
-        Some(etag) => stored.get(header::ETAG).is_none_or(|old| opaque(old) == opaque(etag)),
-        None => match (newer.get(header::LAST_MODIFIED), stored.get(header::LAST_MODIFIED)) {
+    match (newer.get(header::ETAG), stored.get(header::ETAG)) {
+        // A weak tag compares weakly, and so does a strong one with a weak one of the same text: servers that compress send
+        // a weak tag with the response, and the strong one that it came from with the 304.
+        (Some(new), Some(old)) => opaque(new) == opaque(old),
+        // A strong tag that is not stored is another representation's, unless the date says that it is this one.
+        (Some(_), None) => {
+            let (new, old) = (newer.get(header::LAST_MODIFIED), stored.get(header::LAST_MODIFIED));
+            new.is_some() && new == old
+        }
+        (None, _) => match (newer.get(header::LAST_MODIFIED), stored.get(header::LAST_MODIFIED)) {
             (Some(new), Some(old)) => new == old || stored.contains_key(header::ETAG),
             _ => true,
         },
     }
 }
 
-/// Whether the answer to a HEAD describes the stored response still (§ 4.3.5): what both have of validators and length is
-/// the same.
+/// Whether the answer to a HEAD describes the stored response still (§ 4.3.5): the validators and the length that it has are
+/// the stored ones.
 pub fn head_agrees(stored: &HeaderMap, stored_bytes: u64, newer: &HeaderMap) -> bool {
-    let same = |name: &HeaderName| match (stored.get(name), newer.get(name)) {
-        (Some(old), Some(new)) => old == new,
-        _ => true,
-    };
+    let same = |name: &HeaderName| newer.get(name).is_none_or(|new| stored.get(name) == Some(new));
     let length = newer.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     same(&header::ETAG) && same(&header::LAST_MODIFIED) && length.is_none_or(|length| length == stored_bytes)
+}
+
+fn is_weak(etag: &HeaderValue) -> bool {
+    etag.as_bytes().starts_with(b"W/")
 }
 
 fn opaque(etag: &HeaderValue) -> &[u8] {
@@ -167,12 +178,24 @@ mod tests {
     }
 
     #[test]
+    fn a_weak_tag_never_becomes_strong() {
+        for (stored, newer, kept) in
+            [("W/\"a\"", "\"a\"", "W/\"a\""), ("\"a\"", "W/\"a\"", "W/\"a\""), ("W/\"a\"", "W/\"a\"", "W/\"a\"")]
+        {
+            let fields = freshened(&headers(&[("etag", stored)]), &headers(&[("etag", newer)]), &[]);
+            assert_eq!(fields, headers(&[("etag", kept)]), "{stored} {newer}");
+        }
+    }
+
+    #[test]
     fn which_response_a_304_is_about() {
         for (stored, newer, about) in [
             (&[("etag", "\"a\"")][..], &[("etag", "\"a\"")][..], true),
             (&[("etag", "\"a\"")], &[("etag", "\"b\"")], false),
             (&[("etag", "W/\"a\"")], &[("etag", "\"a\"")], true),
             (&[("etag", "\"a\"")], &[], true),
+            (&[("last-modified", "x")], &[("etag", "\"b\"")], false),
+            (&[("last-modified", "x")], &[("etag", "\"b\""), ("last-modified", "x")], true),
             (&[("last-modified", "x")], &[("last-modified", "x")], true),
             (&[("last-modified", "x")], &[("last-modified", "y")], false),
             (&[("etag", "\"a\""), ("last-modified", "x")], &[("last-modified", "y")], true),
@@ -193,6 +216,7 @@ mod tests {
         ] {
             assert_eq!(head_agrees(&stored, 5, &headers(newer)), agrees, "{newer:?}");
         }
+        assert!(!head_agrees(&HeaderMap::new(), 5, &stored), "validators that are not stored");
     }
 
     #[test]

@@ -48,11 +48,12 @@ pub fn selecting_value(name: &HeaderName, request: &HeaderMap) -> Option<Box<[u8
             // Highest weight first; among equals the order says nothing.
             weighted.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
             weighted.dedup();
-            let text = |(weight, value): &(u16, Vec<u8>)| {
-                let value = String::from_utf8_lossy(value).into_owned();
-                if *weight == FULL_WEIGHT { value } else { format!("{value};{weight}") }
+            // In bytes: two values that are no text must not become the same.
+            let shown = |(weight, value): &(u16, Vec<u8>)| match *weight {
+                FULL_WEIGHT => value.clone(),
+                weight => [value.as_slice(), format!(";q=0.{weight:03}").as_bytes()].concat(),
             };
-            weighted.iter().map(text).collect::<Vec<_>>().join(",").into_bytes()
+            weighted.iter().map(shown).collect::<Vec<_>>().join(&b',')
         }
         _ => members.join(&b','),
     };
@@ -83,10 +84,14 @@ fn weigh(member: &[u8]) -> (u16, Vec<u8>) {
     }
     let mut weight = FULL_WEIGHT;
     for parameter in parts {
-        match parameter.split_at_checked(2) {
-            Some((b"q=" | b"Q=", digits)) => weight = thousandths(digits).unwrap_or(FULL_WEIGHT),
+        let read = match parameter.split_at_checked(2) {
+            Some((b"q=" | b"Q=", digits)) => thousandths(digits),
+            _ => None,
+        };
+        match read {
+            Some(read) => weight = read,
             // Whatever this is, it is part of what was asked for.
-            _ => {
+            None => {
                 value.push(b';');
                 value.extend_from_slice(parameter);
             }
@@ -187,13 +192,26 @@ mod tests {
             ("accept-encoding", &["gzip, br"], &["br,x-gzip"], true),
             ("accept-encoding", &["gzip;q=0"], &["gzip"], false),
             ("accept-encoding", &["gzip"], &["gzip, br"], false),
-            ("accept-encoding", &["gzip;q=2"], &["gzip"], true),
+            ("accept-encoding", &["gzip;q=2"], &["gzip"], false),
+            ("accept-encoding", &["gzip;q=0.5"], &["gzip;500"], false),
+            ("accept-encoding", &["gzip;q=0.5"], &["gzip;q=500"], false),
+            ("accept-encoding", &["gzip;q=0.5"], &["gzip; Q=0.50"], true),
         ] {
             let field: HeaderName = name.parse().expect("name");
             let (one, other) = (headers(name, one), headers(name, other));
             let equal = selecting_value(&field, &one) == selecting_value(&field, &other);
             assert_eq!(equal, same, "{name} {one:?} {other:?}");
         }
+    }
+
+    #[test]
+    fn values_that_are_no_text_differ() {
+        let value = |byte: u8| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_LANGUAGE, http::HeaderValue::from_bytes(&[byte]).expect("value"));
+            selecting_value(&header::ACCEPT_LANGUAGE, &headers)
+        };
+        assert_ne!(value(0xfe), value(0xff));
     }
 
     #[test]
