@@ -292,7 +292,8 @@ pub struct CacheRule {
     /// Paths: a [pattern](glob) like `/img/*`. Absent: every path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Statuses like `404`, `5xx` or `200-299`. Empty: those that RFC 9110 calls heuristically cacheable.
+    /// Statuses like `404`, `5xx` or `200-299`. Empty: those that RFC 9110 calls heuristically cacheable, without errors in
+    /// a `safe` zone and with `force`; with `never`, all. A range does not fit the errors that an odd request can cause.
     #[schema(value_type = Vec<String>)]
     pub statuses: Vec<StatusRange>,
     /// Media types: patterns like `image/*`. Empty: every type.
@@ -445,7 +446,7 @@ impl PullDoc {
 
     /// The first rule that fits a response with this status and media type to a request for `path`.
     pub fn rule(&self, path: &str, status: u16, media_type: &str) -> Option<&CacheRule> {
-        self.rules.iter().find(|rule| rule.fits(path, status, media_type))
+        self.rules.iter().find(|rule| rule.fits(self.policy, path, status, media_type))
     }
 
     /// Whether a request is to go past the cache, and by which entry of [`Self::bypass`].
@@ -472,11 +473,18 @@ impl PullDoc {
 }
 
 impl CacheRule {
-    fn fits(&self, path: &str, status: u16, media_type: &str) -> bool {
+    fn fits(&self, policy: CachePolicy, path: &str, status: u16, media_type: &str) -> bool {
+        // To keep an error takes a rule that speaks of errors; to keep one that a single odd request can cause, one that
+        // names its status.
+        let keeps = self.caching != Caching::Never;
+        let careful = keeps && (policy == CachePolicy::Safe || self.caching == Caching::Force);
         let status_fits = if self.statuses.is_empty() {
-            HEURISTICALLY_CACHEABLE.contains(&status)
+            (!keeps || HEURISTICALLY_CACHEABLE.contains(&status)) && (!careful || status < 400)
         } else {
-            self.statuses.iter().any(|range| range.contains(status))
+            self.statuses.iter().any(|range| {
+                let named = range.first == range.last || !careful || !CAUSED_BY_REQUEST.contains(&status);
+                named && range.contains(status)
+            })
         };
         let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         status_fits
@@ -484,6 +492,9 @@ impl CacheRule {
             && (self.media_types.is_empty() || self.media_types.iter().any(|p| glob(&p.to_ascii_lowercase(), &essence)))
     }
 }
+
+/// Errors that a client can cause by how it asks, for a URL that is well otherwise.
+const CAUSED_BY_REQUEST: [u16; 11] = [400, 405, 406, 408, 412, 413, 414, 415, 417, 431, 501];
 
 /// The statuses that may be kept by heuristics (RFC 9110 § 15.1).
 pub const HEURISTICALLY_CACHEABLE: [u16; 12] = [200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501];

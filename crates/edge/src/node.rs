@@ -1,6 +1,7 @@
 //! The state that all requests of an edge share: configuration, what is stored, what was purged, what is in flight.
 //!
-//! Order of locks: none is ever taken while another is held, and nothing is awaited under one. The number of the newest
+//! Nothing is awaited under a lock. One is taken under another only in this order: flights or a page's lock, then the marks,
+//! the store or the placements. The number of the newest
 //! applied event is published *after* its marks are in [`Purges`], so that whoever reads number N sees the marks of N.
 
 use std::collections::HashMap;
@@ -247,6 +248,11 @@ impl Node {
     pub(crate) fn keep_page(&self, key: PageKey, page: Page) -> bool {
         let weight = page.weight() + (key.url.len() + key.more.len()) as u64;
         self.keep(Key::Page(key), Item::Page(Arc::new(page)), weight)
+    }
+
+    /// The largest page that the store takes, in bytes.
+    pub(crate) fn most_page_bytes(&self) -> u64 {
+        self.store.max_item_bytes().saturating_sub(PAGE_OVERHEAD_BYTES / 2)
     }
 
     /// The largest body that the store takes, in bytes.

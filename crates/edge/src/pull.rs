@@ -19,7 +19,6 @@ mod upgrade;
 pub(crate) mod zone;
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -27,7 +26,8 @@ use std::time::{Duration, Instant};
 use api::names::ZoneName;
 use api::{Change, ErrorCode, Problem, PurgeTargets, ZonePage};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http_cache::response::Use;
 use http_cache::{NotStorable, Outcome};
 use net::{Body, Informational, OnInformational, Peer};
 use tokio::sync::oneshot;
@@ -39,6 +39,7 @@ pub(crate) use crate::pull::asked::Asked;
 use crate::pull::decide::{Decision, Fetch, Known, Trace, decide};
 pub(crate) use crate::pull::explain::{explain, imagined};
 use crate::pull::fetch::{Exclusive, Failed, Landing, Order};
+use crate::pull::growing::Budget;
 use crate::pull::stored::{Began, Page, PageKey, Variant};
 pub(crate) use crate::pull::zone::PullZone;
 use crate::purges::{Purges, Verdict};
@@ -57,6 +58,8 @@ struct FlightKey {
     /// `Range` and `If-Range`.
     range: Option<(HeaderValue, Option<HeaderValue>)>,
     missing_from: Option<u64>,
+    /// It serves nobody before its end, so nobody who has to wait waits for it.
+    background: bool,
 }
 
 /// What the pull zones of an edge share.
@@ -69,14 +72,13 @@ pub(crate) struct PullState {
     flights: Arc<Flights<FlightKey, Landing, Began>>,
     locks: [Mutex<()>; PAGE_LOCKS],
     hasher: RandomState,
-    /// Bytes of bodies that are on their way into the store.
-    incoming: AtomicU64,
-    most_incoming: u64,
+    /// What growing bodies hold.
+    pub(crate) budget: Arc<Budget>,
 }
 
 impl PullState {
-    /// `most_incoming`: bytes of growing bodies at once; what would be more is passed through and not stored.
-    pub(crate) fn new(most_incoming: u64) -> Self {
+    /// `most_bytes`: of growing bodies at once; what would be more is passed through and not stored.
+    pub(crate) fn new(most_bytes: u64) -> Self {
         Self {
             id: format!("{:016x}", fastrand::u64(..)),
             local: RwLock::new(Purges::default()),
@@ -84,8 +86,7 @@ impl PullState {
             flights: Flights::new(),
             locks: std::array::from_fn(|_| Mutex::new(())),
             hasher: RandomState::new(),
-            incoming: AtomicU64::new(0),
-            most_incoming,
+            budget: Budget::new(most_bytes),
         }
     }
 
@@ -94,15 +95,6 @@ impl PullState {
         let index = self.hasher.hash_one(key) % PAGE_LOCKS as u64;
         let lock = self.locks.get(usize::try_from(index).ok()?)?;
         Some(lock.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Counts bytes of a growing body. False: there are too many.
-    fn count_incoming(&self, bytes: u64) -> bool {
-        self.incoming.fetch_add(bytes, Ordering::AcqRel) + bytes <= self.most_incoming
-    }
-
-    fn uncount_incoming(&self, bytes: u64) {
-        self.incoming.fetch_sub(bytes, Ordering::AcqRel);
     }
 }
 
@@ -159,6 +151,7 @@ impl Node {
         let _lock = self.pull.page_lock(key);
         let mut page = self.page(key).map(|page| (*page).clone()).unwrap_or_default();
         change(&mut page);
+        page.fit(self.most_page_bytes());
         self.keep_page(key.clone(), page)
     }
 
@@ -184,7 +177,17 @@ pub(crate) async fn serve(node: &Arc<Node>, zone: &Arc<PullZone>, mut parts: Par
             let detail = format!("an edge does not pass {} on", asked.method);
             refuse(node, &method, &Problem::new(ErrorCode::MethodNotAllowed, detail))
         }
-        Ok(asked) => {
+        Ok(asked) if asked.method == Method::OPTIONS && forwards_left(&asked.fields) == Some(0) => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, PURGE");
+            response.headers_mut().insert(header::ALLOW, allowed);
+            response
+        }
+        Ok(mut asked) => {
+            if let Some(left) = forwards_left(&asked.fields).filter(|_| asked.method == Method::OPTIONS) {
+                asked.fields.insert(header::MAX_FORWARDS, HeaderValue::from(left.saturating_sub(1)));
+            }
             let visit = Visit {
                 node: Arc::clone(node),
                 zone: Arc::clone(zone),
@@ -197,6 +200,11 @@ pub(crate) async fn serve(node: &Arc<Node>, zone: &Arc<PullZone>, mut parts: Par
         }
         Err(problem) => refuse(node, &method, &problem),
     }
+}
+
+/// How often a request may still be passed on (RFC 9110 § 7.6.2).
+fn forwards_left(fields: &HeaderMap) -> Option<u32> {
+    fields.get(header::MAX_FORWARDS)?.to_str().ok()?.trim().parse().ok()
 }
 
 /// Tells a client what the origin says before its response.
@@ -298,7 +306,11 @@ impl Visit {
         let seat = self.node.pull.flights.join(&flight, began, good_enough, || {
             let order = order(Some(leader));
             async move { order.carry_out_if_due().await }
-        })?;
+        });
+        let Some(seat) = seat else {
+            let detail = "too many requests wait for the same already";
+            return Some(self.refuse(&Problem::new(ErrorCode::Overloaded, detail)));
+        };
         let collapsed = seat.collapsed;
         let landing = if collapsed {
             let wait = Duration::from_millis(self.zone.doc.timeouts.wait_ms.into());
@@ -317,17 +329,29 @@ impl Visit {
                 let verdict = self.node.verdict_on_variant(key, &variant);
                 let useless = collapsed && verdict != Verdict::Clean && variant.began != began;
                 let not_for_me = self.asked.personal && !variant.terms.shared;
+                let directives = None; // what it asks for is on its way to it, as new as can be
+                let reusable = !matches!(
+                    http_cache::response::reuse(&variant.terms, variant.age_s(self.node.now_ms()), directives),
+                    Use::Validate { .. }
+                );
+                if collapsed && !reusable {
+                    // It may be stored, but it answers no second request without being asked about (RFC 9111 § 4).
+                    return Some(self.alone(key, fetch, How { pass: None, typical: true }, None, None).await);
+                }
                 if useless || not_for_me || !variant.selected(&self.asked.fields, !self.zone.strict()) {
                     return None;
                 }
                 self.ready(&fetch, &variant, status, stored, collapsed)
             }
-            Landing::Alone(why) if collapsed => {
-                let how = How { pass: None, typical: why != NotStorable::RequestNoStore };
-                Some(self.alone(key, fetch, how, None, None).await)
+            // The one who asked was not like others, so this says nothing about what others get: one of them asks anew.
+            Landing::Alone(why) if collapsed && why.is_about_request() && !self.asked.personal => None,
+            Landing::Alone(_) if collapsed => {
+                Some(self.alone(key, fetch, How { pass: None, typical: true }, None, None).await)
             }
             Landing::Alone(why) => self.exclusive(exclusive.await.ok()?, &fetch, why.word(), false, None).await,
-            Landing::Failed(failed) => Some(self.failed(&fetch, &failed)),
+            // It may have been how the other one asked.
+            Landing::Failed(failed) if collapsed && round == 1 && failed.reached => None,
+            Landing::Failed(failed) => Some(self.failed(key, &fetch, &failed)),
             Landing::Outdated => None,
         }
     }
@@ -345,7 +369,9 @@ impl Visit {
         let mut order = self.order(key, self.node.began(), fetch.clone(), Some(leader));
         let conditional = fetch.stale.is_none() && fetch.missing_from.is_none();
         order.conditional = conditional;
-        order.pass = how.pass.map(|(why, _)| why).filter(|_| self.asked.method != Method::POST);
+        // The answer to a POST may be stored where it says so itself.
+        let may_store = how.pass.is_some_and(|(_, word)| word == "method") && self.asked.method == Method::POST;
+        order.pass = how.pass.map(|(why, _)| why).filter(|_| !may_store);
         order.typical = how.typical;
         order.body = body;
         let landing = order.carry_out().await;
@@ -358,7 +384,7 @@ impl Visit {
                 }
                 Err(_) => None,
             },
-            Landing::Failed(failed) => return self.failed(&fetch, &failed),
+            Landing::Failed(failed) => return self.failed(key, &fetch, &failed),
             Landing::Outdated => None,
         };
         response.unwrap_or_else(|| {
@@ -391,7 +417,7 @@ impl Visit {
         let field = |name| self.asked.fields.get(name).cloned();
         let range =
             field(header::RANGE).filter(|_| fetch.stale.is_none()).map(|range| (range, field(header::IF_RANGE)));
-        FlightKey { page: key.clone(), selecting, range, missing_from: fetch.missing_from }
+        FlightKey { page: key.clone(), selecting, range, missing_from: fetch.missing_from, background: false }
     }
 
     /// Asks about what is served stale meanwhile, unless somebody does already.
@@ -403,7 +429,8 @@ impl Visit {
         let mut order = self.order(key, began, fetch.clone(), None);
         order.informational = None;
         order.background = true;
-        let flight = self.flight(key, &fetch);
+        order.asked = Arc::new(self.asked.as_get());
+        let flight = FlightKey { background: true, ..self.flight(key, &fetch) };
         drop(self.node.pull.flights.join(&flight, began, |_| true, || async move { order.carry_out_if_due().await }));
     }
 
@@ -465,9 +492,17 @@ impl Visit {
     }
 
     /// The origin could not be asked, or failed: what is stale, where that is allowed, else an error.
-    fn failed(&self, fetch: &Fetch, failed: &Failed) -> Response<Body> {
-        if let Some(stale) = fetch.stale.as_ref().filter(|_| fetch.if_error) {
-            let told = Told { status: failed.status, detail: Some(failed.word), ..Told::of(Outcome::Stale) };
+    fn failed(&self, key: &PageKey, fetch: &Fetch, failed: &Failed) -> Response<Body> {
+        // A purge may have come while the origin was asked.
+        let usable =
+            |stale: &&Arc<Variant>| fetch.if_error && self.node.verdict_on_variant(key, stale) <= Verdict::Soft;
+        if let Some(stale) = fetch.stale.as_ref().filter(usable) {
+            let told = Told {
+                forward: Some(fetch.forward),
+                status: failed.status,
+                detail: Some(failed.word),
+                ..Told::of(Outcome::Stale)
+            };
             if let Some(response) = self.answer(stale, &told, false) {
                 return response;
             }
@@ -507,9 +542,11 @@ struct How {
 }
 
 /// Whether who asks may purge and explain without a token.
-pub(crate) fn may_operate(node: &Node, zone: &PullZone, peer: Option<&Peer>) -> bool {
+pub(crate) fn may_operate(node: &Node, zone: &PullZone, peer: Option<&Peer>, fields: &HeaderMap) -> bool {
     let Some(address) = peer.map(|peer| peer.0.ip().to_canonical()) else { return false };
-    let own_machine = |address: IpAddr| address.is_loopback();
-    asked::contains(&zone.doc.purge_networks, address)
-        || (node.standalone() && zone.doc.purge_networks.is_empty() && own_machine(address))
+    // Behind a proxy on this machine everybody comes from here.
+    let through_proxy = ["x-forwarded-for", "forwarded", "via"].iter().any(|name| fields.contains_key(*name));
+    !through_proxy
+        && (asked::contains(&zone.doc.purge_networks, address)
+            || (node.standalone() && zone.doc.purge_networks.is_empty() && address.is_loopback()))
 }

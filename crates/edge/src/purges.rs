@@ -11,7 +11,7 @@
 //! whatever was fetched before the floor is revalidated before its next use, because nobody can tell any more whether it
 //! was purged. So nothing wrong is served, at the price of a conditional request.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
 use api::names::{FileId, FilePath, Tag, ZoneName};
@@ -84,10 +84,10 @@ enum Name<'a> {
 pub struct Purges {
     hasher: RandomState,
     marks: HashMap<u64, Mark>,
-    /// Every marking in order, for dropping the oldest. May name a mark that has been renewed since.
+    /// Every mark once, about in order, for dropping the oldest: its hash, and its number when it was put there.
     order: VecDeque<(u64, u64)>,
-    /// How many prefixes of each length were marked: the lengths to look for.
-    prefix_lengths: BTreeMap<usize, ()>,
+    /// The lengths of prefixes to look for.
+    prefix_lengths: BTreeSet<usize>,
     floor: u64,
     capacity: usize,
 }
@@ -104,7 +104,7 @@ impl Purges {
             hasher: RandomState::new(),
             marks: HashMap::new(),
             order: VecDeque::new(),
-            prefix_lengths: BTreeMap::new(),
+            prefix_lengths: BTreeSet::new(),
             floor: 0,
             capacity,
         }
@@ -148,7 +148,7 @@ impl Purges {
             self.mark(number, soft, &Name::Id(*id));
         }
         for prefix in &targets.prefixes {
-            self.prefix_lengths.insert(prefix.prefix.len(), ());
+            self.prefix_lengths.insert(prefix.prefix.len());
             self.mark(number, soft, &Name::Prefix(prefix.zone.as_str(), &prefix.prefix));
         }
         for tag in &targets.tags {
@@ -161,17 +161,22 @@ impl Purges {
 
     fn mark(&mut self, number: u64, soft: bool, name: &Name<'_>) {
         let hash = self.hasher.hash_one(name);
+        let is_new = !self.marks.contains_key(&hash);
         let mark = self.marks.entry(hash).or_default();
         *mark = mark.max(if soft { Mark { hard: 0, soft: number } } else { Mark { hard: number, soft: 0 } });
-        self.order.push_back((hash, number));
+        if is_new {
+            self.order.push_back((hash, number));
+        }
         while self.order.len() > self.capacity {
             let Some((hash, number)) = self.order.pop_front() else { break };
-            // A mark that was renewed since has a younger line in `order`. Its older number still raises the floor if
-            // the two were of different kinds: the soft one could be the younger, and hide the hard one.
-            if self.marks.get(&hash).is_some_and(|mark| mark.newest() <= number) {
-                self.marks.remove(&hash);
+            match self.marks.get(&hash).map(|mark| mark.newest()) {
+                // Renewed since: it is not the oldest any more. Each such line is younger after this, so this ends.
+                Some(newest) if newest > number => self.order.push_back((hash, newest)),
+                newest => {
+                    self.marks.remove(&hash);
+                    self.raise_floor(newest.unwrap_or(number));
+                }
             }
-            self.raise_floor(number);
         }
     }
 
@@ -205,7 +210,7 @@ impl Purges {
     /// The marks of every prefix of `text`.
     fn prefixes_of(&self, zone: &str, text: &str) -> Mark {
         let mut newest = Mark::default();
-        for length in self.prefix_lengths.keys() {
+        for length in &self.prefix_lengths {
             // A length inside a character is no prefix of this text; beyond its end, neither are all that follow.
             if *length > text.len() {
                 break;
@@ -376,6 +381,18 @@ mod tests {
         assert_eq!(verdict(&purges, "a:other", &[], 0), Verdict::Unknown);
         assert_eq!(verdict(&purges, "a:p4", &[], 3), Verdict::Hard);
         assert_eq!(verdict(&purges, "a:p1", &[], 1), Verdict::Clean);
+    }
+
+    #[test]
+    fn the_same_purge_again_and_again_costs_nothing_else_its_freshness() {
+        let mut purges = Purges::with_capacity(3);
+        for number in 1..=100 {
+            let target = ZonePath { zone: zone("a"), path: path("p") };
+            purges.apply(number, &purge(PurgeTargets { urls: vec![target], ..Default::default() }));
+        }
+        assert_eq!((purges.marks.len(), purges.order.len(), purges.floor), (1, 1, 0));
+        assert_eq!(verdict(&purges, "a:other", &[], 0), Verdict::Clean);
+        assert_eq!(verdict(&purges, "a:p", &[], 99), Verdict::Hard);
     }
 
     proptest::proptest! {

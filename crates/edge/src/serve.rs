@@ -43,7 +43,7 @@ pub(crate) async fn serve(node: Arc<Node>, request: Request<Incoming>) -> Respon
         explain(&node, &parts, body).await.unwrap_or_else(|problem| refuse(&node, &Method::POST, &problem))
     } else if let (Some(view), Some((doc, zone))) = (&view, pulled) {
         let admitted = admit(&node, view, doc, &parts);
-        if doc.access == Access::Private {
+        if doc.access == Access::Private && parts.method.as_str() != "PURGE" {
             // It has served its purpose; what it opens here is no business of the origin's.
             parts.headers.remove(header::AUTHORIZATION);
         }
@@ -73,13 +73,18 @@ async fn explain(node: &Arc<Node>, request: &Parts, body: Incoming) -> Result<Re
     let view = node.view().ok_or_else(|| FetchError::NoConfiguration.to_problem())?;
     let body = net::read_to_end(body, MAX_EXPLAIN_BYTES).await.map_err(|error| invalid(error.to_string()))?;
     let what: ExplainRequest = serde_json::from_slice(&body).map_err(|error| invalid(error.to_string()))?;
-    let imagined = pull::imagined(&what, request.extensions.get())?;
-    let Some((_, zone)) = pull_zone(&view, &imagined) else {
+    let mut imagined = pull::imagined(&what, request.extensions.get())?;
+    let Some((doc, zone)) = pull_zone(&view, &imagined) else {
         return Err(Problem::new(ErrorCode::UnknownZone, "no pull zone answers for this host"));
     };
-    if !pull::may_operate(node, zone, request.extensions.get()) && !presents_token(node, &view, request) {
+    if !pull::may_operate(node, zone, request.extensions.get(), &request.headers)
+        && !presents_token(node, &view, request)
+    {
         let detail = "explain needs a token with the scope 'read', or an address in the zone's purge_networks";
         return Err(Problem::new(ErrorCode::Unauthorized, detail));
+    }
+    if doc.access == Access::Private {
+        imagined.headers.remove(header::AUTHORIZATION); // it would end at this edge
     }
     let explanation = pull::explain(node, zone, &imagined)?;
     let json =

@@ -139,7 +139,8 @@ const MAX_SF_INTEGER: i64 = 999_999_999_999_999;
 impl fmt::Display for CacheStatus<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "littoral-{}", self.node)?;
-        match self.outcome.forward().map(|word| self.forward.map_or(word, Forward::word)) {
+        // What is served stale after the origin has failed did go on: the answer is no plain hit (§ 2.2).
+        match self.forward.map(Forward::word).or(self.outcome.forward()) {
             None => f.write_str("; hit")?,
             Some(why) => {
                 write!(f, "; fwd={why}")?;

@@ -56,6 +56,11 @@ pub enum NotStorable {
 }
 
 impl NotStorable {
+    /// Whether it is about the request and not about what was asked for: others may fare better.
+    pub fn is_about_request(self) -> bool {
+        matches!(self, Self::RequestNoStore | Self::Authorization | Self::Method | Self::Cookie | Self::UnclearPart)
+    }
+
     /// The word in `Cache-Status`, log and metrics.
     pub fn word(self) -> &'static str {
         match self {

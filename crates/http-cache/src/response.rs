@@ -73,8 +73,7 @@ pub struct Terms {
     pub initial_age_s: u64,
     /// It must never be served stale, whoever allows it (§ 4.2.4).
     pub never_stale: bool,
-    /// It says itself that shared caches may use it: by a lifetime above 0, `s-maxage`, `public`, a targeted field, or the
-    /// zone's force. What is only kept because the zone says so is not for requests that may be one person's.
+    /// It says itself that shared caches may use it, by a lifetime above 0 or `public`, or the zone's force says so. What is only kept because the zone says so is not for requests that may be one person's.
     pub shared: bool,
 }
 
@@ -127,9 +126,9 @@ pub fn judge(exchange: &Exchange<'_>, rules: &Rules) -> Result<Terms, NotStorabl
     if !method_fits {
         return Err(NotStorable::Method);
     }
-    permitted(exchange, rules, source, &control, explicit.is_some())?;
-    let lives = explicit.is_some_and(|(seconds, _)| seconds > 0) || control.s_maxage_s.is_some();
-    let shared = control.public || lives || source != Source::CacheControl || rules.force;
+    permitted(exchange, rules, &control, explicit.is_some())?;
+    // «Not even for a second» is what people say who mean «not for others».
+    let shared = control.public || rules.force || explicit.is_some_and(|(seconds, _)| seconds > 0);
     if rules.personal && !shared {
         return Err(NotStorable::Cookie);
     }
@@ -172,7 +171,6 @@ pub fn judge(exchange: &Exchange<'_>, rules: &Rules) -> Result<Terms, NotStorabl
 fn permitted(
     exchange: &Exchange<'_>,
     rules: &Rules,
-    source: Source,
     control: &CacheControl,
     explicit: bool,
 ) -> Result<(), NotStorable> {
@@ -205,10 +203,7 @@ fn permitted(
         return Err(NotStorable::Private);
     }
     if rules.strict {
-        if exchange.response.contains_key(header::SET_COOKIE)
-            && !rules.strip_set_cookie
-            && source == Source::CacheControl
-        {
+        if exchange.response.contains_key(header::SET_COOKIE) && !rules.strip_set_cookie {
             return Err(NotStorable::SetCookie);
         }
         if !rules.by_rule && !KEPT_WHEN_STRICT.contains(&status) {

@@ -54,6 +54,14 @@ pub(crate) fn from_variant(
     let is_representation = matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
     let mut pieces = vec![Span::Rest];
     let mut length = variant.length;
+    // Where a plan is made, that looks at the conditions.
+    if is_representation && (as_it_came || variant.length.is_none()) {
+        match precondition(asked, &fields, now_ms) {
+            Precondition::NotModified => return Some(not_modified(fields)),
+            Precondition::Failed => return Some(empty(StatusCode::PRECONDITION_FAILED)),
+            Precondition::Proceed => {}
+        }
+    }
     if as_it_came && let Some(announced) = &variant.announced {
         fields.insert(header::CONTENT_RANGE, announced.content_range.clone());
         length = announced.body_length;
@@ -74,12 +82,6 @@ pub(crate) fn from_variant(
                 set(response.headers_mut(), header::CONTENT_RANGE, Some(&content_range));
                 return Some(response);
             }
-        }
-    } else if is_representation {
-        match precondition(asked, &fields, now_ms) {
-            Precondition::NotModified => return Some(not_modified(fields)),
-            Precondition::Failed => return Some(empty(StatusCode::PRECONDITION_FAILED)),
-            Precondition::Proceed => {}
         }
     }
     let bodiless = status == StatusCode::NO_CONTENT;
@@ -104,11 +106,12 @@ pub(crate) fn from_origin(
     let age = response.headers().get(header::AGE).cloned();
     let length = response.headers().get(header::CONTENT_LENGTH).cloned();
     strip(response.headers_mut());
-    if response.status() == StatusCode::OK
-        && !conditional
-        && precondition(asked, response.headers(), node.now_ms()) == Precondition::NotModified
-    {
-        return not_modified(std::mem::take(response.headers_mut()));
+    if matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT) && !conditional {
+        match precondition(asked, response.headers(), node.now_ms()) {
+            Precondition::NotModified => return not_modified(std::mem::take(response.headers_mut())),
+            Precondition::Failed => return empty(StatusCode::PRECONDITION_FAILED),
+            Precondition::Proceed => {}
+        }
     }
     for (name, value) in [(header::AGE, age), (header::CONTENT_LENGTH, length)] {
         if let Some(value) = value {

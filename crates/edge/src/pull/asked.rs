@@ -29,30 +29,29 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 /// Longest `X-Forwarded-For` that is carried on, in bytes; a longer one is begun anew.
 const MAX_FORWARDED_BYTES: usize = 2_048;
 
-/// Fields that say something about the client's side; begun anew at each edge.
-const ABOUT_CLIENT: [&str; 10] = [
+/// Fields that say something about the client's side, beside all that begin with `x-forwarded-`; begun anew at each edge.
+const ABOUT_CLIENT: [&str; 8] = [
     "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-forwarded-scheme",
-    "x-forwarded-server",
-    "x-forwarded-ssl",
     "x-real-ip",
+    "true-client-ip",
+    "x-client-ip",
+    "client-ip",
+    "x-cluster-client-ip",
+    "x-url-scheme",
+    "front-end-https",
 ];
 /// Fields by which frameworks let a request mean another method or URL.
-const ABOUT_MEANING: [&str; 9] = [
+const ABOUT_MEANING: [&str; 10] = [
     "x-http-method-override",
     "x-http-method",
     "x-method-override",
+    "x-original-method",
     "x-original-url",
     "x-original-host",
     "x-original-uri",
     "x-rewrite-url",
     "x-host",
-    "front-end-https",
+    "x-http-host-override",
 ];
 
 /// Cookies that say nothing about who somebody is: those of measurement, and those that tests for cookies set.
@@ -93,6 +92,7 @@ const STATIC_TYPES: [&str; 10] = [
 ];
 
 /// A request to a pull zone.
+#[derive(Clone)]
 pub(crate) struct Asked {
     pub(crate) method: Method,
     /// As the client sent them, without those that end at this hop.
@@ -143,7 +143,7 @@ impl Asked {
             None => bracketed(&name),
         };
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+        let target = if target.starts_with('/') || target == "*" { target.to_owned() } else { format!("/{target}") };
         let origin_target = match target.split_once('?') {
             Some((path, query)) => match zone.doc.key.query(Some(query)) {
                 Some(query) => format!("{path}?{query}"),
@@ -165,6 +165,7 @@ impl Asked {
             (None, peer, false)
         };
 
+        let cookies = cookies(&fields);
         let mut more = String::new();
         if let Some(port) = port.filter(|&port| port != 80) {
             let _ = write!(more, "port={port};");
@@ -178,12 +179,12 @@ impl Asked {
             }
         }
         for name in &zone.doc.key.cookies {
-            for value in cookies(&fields).filter(|(found, _)| found == name).map(|(_, value)| value) {
+            for (_, value) in cookies.iter().filter(|(found, _)| found == name) {
                 let _ = write!(more, "cookie {name}={value:?};");
             }
         }
 
-        let marked = cookies(&fields).any(|(name, _)| {
+        let marked = cookies.iter().any(|(name, _)| {
             !HARMLESS_COOKIES.iter().any(|pattern| api::pull::glob(pattern, name))
                 && !zone.doc.key.cookies.iter().any(|keyed| keyed == name)
         });
@@ -206,6 +207,11 @@ impl Asked {
             has_body,
             upgrade,
         })
+    }
+
+    /// The same request as a GET.
+    pub(crate) fn as_get(&self) -> Self {
+        Self { method: Method::GET, ..self.clone() }
     }
 
     /// The path, without the query.
@@ -233,7 +239,8 @@ impl Asked {
 
     /// Which entry of the zone's `bypass` it fits.
     pub(crate) fn bypass<'a>(&self, zone: &'a PullZone) -> Option<&'a api::pull::RequestMatch> {
-        let names: Vec<&str> = cookies(&self.fields).map(|(name, _)| name).collect();
+        let cookies = cookies(&self.fields);
+        let names: Vec<&str> = cookies.iter().map(|(name, _)| name.as_str()).collect();
         zone.doc.bypassed_by(self.path(), self.query(), &names, |name| self.fields.contains_key(name))
     }
 
@@ -249,15 +256,20 @@ impl Asked {
         node: &str,
         id: &str,
     ) -> Result<Request<Body>, Problem> {
-        for name in ABOUT_CLIENT {
+        let reads = self.method == Method::GET || self.method == Method::HEAD;
+        let dropped: Vec<HeaderName> = fields
+            .keys()
+            .filter(|name| {
+                // To many programs `X_Forwarded_Host` is the same.
+                let plain = name.as_str().replace('_', "-");
+                let client = plain.starts_with("x-forwarded-") || ABOUT_CLIENT.contains(&plain.as_str());
+                let keyed = zone.key_headers.contains(name);
+                client || (reads && !keyed && ABOUT_MEANING.contains(&plain.as_str()))
+            })
+            .cloned()
+            .collect();
+        for name in dropped {
             fields.remove(name);
-        }
-        if self.method == Method::GET || self.method == Method::HEAD {
-            for name in ABOUT_MEANING {
-                if !zone.key_headers.iter().any(|keyed| keyed.as_str() == name) {
-                    fields.remove(name);
-                }
-            }
         }
         match zone.doc.origin_host.as_deref().unwrap_or(&self.authority) {
             // A client of HTTP/1.0 may name none; the server's own is sent then.
@@ -305,16 +317,23 @@ fn refuse_loop(fields: &HeaderMap, id: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The cookies of a request: names and values (RFC 6265 § 4.2.1).
-fn cookies(fields: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
-    fields
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(';'))
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .map(|(name, value)| (name.trim(), value.trim()))
-        .filter(|(name, _)| !name.is_empty())
+/// The cookies of a request: names and values (RFC 6265 § 4.2.1), whatever bytes stand in them.
+fn cookies(fields: &HeaderMap) -> Vec<(String, String)> {
+    let mut cookies = Vec::new();
+    for line in fields.get_all(header::COOKIE) {
+        for pair in line.as_bytes().split(|&b| b == b';') {
+            let (name, value) = match pair.iter().position(|&b| b == b'=').and_then(|at| pair.split_at_checked(at)) {
+                Some((name, value)) => (name, value.get(1..).unwrap_or_default()),
+                None => (pair, &[][..]),
+            };
+            let name = String::from_utf8_lossy(name.trim_ascii()).into_owned();
+            if !name.is_empty() {
+                // Escaped, so that two values that are not UTF-8 stay two values.
+                cookies.push((name, value.trim_ascii().escape_ascii().to_string()));
+            }
+        }
+    }
+    cookies
 }
 
 pub(crate) fn contains(networks: &[IpNet], address: IpAddr) -> bool {
@@ -379,7 +398,7 @@ mod tests {
     fn parts(target: &str, peer: &str, fields: &[(&'static str, &str)]) -> Parts {
         let mut request = Request::get(target).body(()).expect("request");
         for (name, value) in fields {
-            request.headers_mut().append(*name, value.parse().expect("value"));
+            request.headers_mut().append(*name, HeaderValue::from_bytes(value.as_bytes()).expect("value"));
         }
         request.extensions_mut().insert(Peer(std::net::SocketAddr::new(peer.parse().expect("address"), 1)));
         request.into_parts().0
@@ -446,6 +465,9 @@ mod tests {
             ("x-forwarded-for", "198.51.100.7, 203.0.113.9, 10.1.1.1"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "evil"),
+            ("x-forwarded-path", "/evil"),
+            ("x_forwarded_host", "evil"),
+            ("true-client-ip", "1.2.3.4"),
             ("forwarded", "for=1.2.3.4"),
             ("x-real-ip", "1.2.3.4"),
         ];
@@ -462,7 +484,9 @@ mod tests {
                 (headers["x-forwarded-proto"].as_bytes(), headers["x-forwarded-host"].as_bytes()),
                 (proto.as_bytes(), &b"a"[..])
             );
-            assert!(!headers.contains_key("forwarded") && !headers.contains_key("x-real-ip"));
+            for gone in ["forwarded", "x-real-ip", "x-forwarded-path", "x_forwarded_host", "true-client-ip"] {
+                assert!(!headers.contains_key(gone), "{gone}");
+            }
         }
         let nonsense =
             read(&zone, "/", "10.2.2.2", &[("host", "a"), ("x-forwarded-for", "1.2.3.4, unknown, 10.0.0.1")]);
@@ -509,6 +533,8 @@ mod tests {
             ("/", "", false),
             ("/", "_ga=1; _ga_X=2; lang=de", false),
             ("/", "_ga=1; session=2", true),
+            ("/", "_ga=J\u{fc}rgen; session=2", true),
+            ("/", "session", true),
             ("/account", "PHPSESSID=1", true),
             ("/a.css", "session=2", false),
             ("/a.css?x=/b", "session=2", false),

@@ -103,12 +103,13 @@ pub(crate) fn decide(zone: &PullZone, asked: &Asked, key: &PageKey, known: &Know
         }
         (format!("stored responses are looked for under {}", key.url), facts)
     });
-    if !asked.is_read() {
+    let bypass = asked.bypass(zone);
+    if !asked.is_read() && bypass.is_none() {
         let why = if asked.upgrade.is_some() { "upgrade" } else { "method" };
         trace.step("method", || (format!("{} goes to the origin and is not stored", asked.method), Vec::new()));
         return Decision::Pass { forward: Forward::Method, why };
     }
-    if let Some(entry) = asked.bypass(zone) {
+    if let Some(entry) = bypass {
         trace.step("bypass", || {
             let rule = serde_json::to_string(entry).unwrap_or_default();
             ("a bypass rule of the zone fits: the cache is neither read nor written".to_owned(), vec![("rule", rule)])
@@ -127,6 +128,12 @@ pub(crate) fn decide(zone: &PullZone, asked: &Asked, key: &PageKey, known: &Know
         Decision::Fetch(fetch) | Decision::Alone(fetch) if asked.has_body => {
             trace.step("answer", || ("a read with a body is not stored".to_owned(), Vec::new()));
             Decision::Pass { forward: fetch.forward, why: "request-body" }
+        }
+        Decision::Fetch(fetch) if directives.no_store => {
+            trace.step("no-store", || {
+                ("the request says no-store: it is asked for by itself, and nothing is stored".to_owned(), Vec::new())
+            });
+            Decision::Alone(fetch)
         }
         Decision::Fetch(fetch) if asked.fields.contains_key(header::AUTHORIZATION) => {
             trace.step("authorization", || {
@@ -160,6 +167,13 @@ fn lookup(zone: &PullZone, asked: &Asked, known: &Known<'_>, trace: &mut Trace) 
                 (what.to_owned(), vec![("why", pass.why.word().to_owned()), ("for_ms", left_ms.to_string())])
             });
             return Decision::Alone(miss(Forward::Miss));
+        }
+        if asked.personal && known.now_ms < page.personal_until_ms {
+            trace.step("cookies", || {
+                let what = "a response to a request with such a cookie was one person's a short while ago: nobody waits for it";
+                (what.to_owned(), Vec::new())
+            });
+            return Decision::Alone(miss(Forward::Request));
         }
         let forward = if page.variants.is_empty() { Forward::Miss } else { Forward::VaryMiss };
         trace.step("variant", || {
@@ -278,7 +292,9 @@ fn judge(
         }
         Use::Validate { why, if_error } => {
             let forward = if why == Why::Request { Forward::Request } else { Forward::Stale };
-            Decision::Fetch(stale(forward, if_error && verdict != Verdict::Unknown))
+            let fetch = stale(forward, if_error && verdict != Verdict::Unknown);
+            // What is never fresh answers nobody but who has asked about it: to wait for another's answer is of no use.
+            if variant.terms.storable.lifetime_s == 0 { Decision::Alone(fetch) } else { Decision::Fetch(fetch) }
         }
     }
 }

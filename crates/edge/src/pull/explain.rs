@@ -104,7 +104,7 @@ fn told(decision: &Decision, trace: &mut Trace) -> &'static str {
             (outcome.word(), "served out of memory; the origin is not asked".to_owned())
         }
         Decision::Fetch(fetch) => (
-            Outcome::Miss.word(),
+            if fetch.stale.is_some() { Outcome::Expired.word() } else { Outcome::Miss.word() },
             match (&fetch.stale, fetch.if_error) {
                 (Some(_), true) => {
                     "the origin is asked whether what is stored still holds; if it fails, that is served"
@@ -114,7 +114,10 @@ fn told(decision: &Decision, trace: &mut Trace) -> &'static str {
             }
             .to_owned(),
         ),
-        Decision::Alone(_) => (Outcome::Miss.word(), "the origin is asked for this request by itself".to_owned()),
+        Decision::Alone(fetch) => (
+            if fetch.stale.is_some() { Outcome::Expired.word() } else { Outcome::Miss.word() },
+            "the origin is asked for this request by itself".to_owned(),
+        ),
         Decision::Pass { why, .. } => {
             (Outcome::Bypass.word(), format!("the origin is asked, and nothing is stored ({why})"))
         }

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use http_body_util::BodyExt;
 use http_cache::response::{Exchange, Terms, judge};
 use http_cache::vary::{self, Vary};
-use http_cache::{ByteRange, NotStorable, hop, targeted, update};
+use http_cache::{ByteRange, Freshness, NotStorable, hop, targeted, update};
 use net::{Body, OnInformational, UpstreamError};
 use tokio::sync::oneshot;
 
@@ -22,7 +22,7 @@ use crate::node::Node;
 use crate::pull::asked::Asked;
 use crate::pull::decide::Fetch;
 use crate::pull::growing::Growing;
-use crate::pull::stored::{Announced, Began, Content, Page, PageKey, Part, Pass, Variant, combined};
+use crate::pull::stored::{Announced, Began, Content, PageKey, Part, Pass, Variant, combined};
 use crate::pull::zone::PullZone;
 use crate::purges::Verdict;
 
@@ -60,6 +60,8 @@ pub(crate) struct Failed {
     /// The status of an error of the origin's, in whose place what is stale may be served.
     pub(crate) status: Option<StatusCode>,
     pub(crate) timeout: bool,
+    /// The origin may have seen the request: how that asked may have been the reason.
+    pub(crate) reached: bool,
 }
 
 impl Failed {
@@ -71,11 +73,12 @@ impl Failed {
                 | UpstreamError::BodyTimeout { .. }
                 | UpstreamError::Busy { .. }
         );
-        Self { word: error.word(), text: error.to_string(), status: None, timeout }
+        let reached = error.reached_origin() && !timeout;
+        Self { word: error.word(), text: error.to_string(), status: None, timeout, reached }
     }
 
     fn because(word: &'static str, text: impl Into<String>) -> Self {
-        Self { word, text: text.into(), status: None, timeout: false }
+        Self { word, text: text.into(), status: None, timeout: false, reached: false }
     }
 }
 
@@ -134,16 +137,10 @@ impl Order {
             Landing::Alone(why) => {
                 self.node.metrics.fetched.inc();
                 self.node.metrics.count_not_stored(*why);
-                // These are about the request rather than about what it asks for.
-                let odd = matches!(
-                    why,
-                    NotStorable::Cookie
-                        | NotStorable::UnclearPart
-                        | NotStorable::RequestNoStore
-                        | NotStorable::Authorization
-                        | NotStorable::Method
-                );
-                if self.typical && !odd {
+                if *why == NotStorable::Cookie {
+                    let until_ms = self.node.now_ms() + HIT_FOR_MISS_MS;
+                    self.node.change_page(&self.key, |page| page.personal_until_ms = until_ms);
+                } else if self.typical && !why.is_about_request() {
                     let pass = Pass { until_ms: self.node.now_ms() + HIT_FOR_MISS_MS, why: *why };
                     self.node.change_page(&self.key, |page| page.pass = Some(pass));
                 }
@@ -199,6 +196,8 @@ impl Order {
         }
         let (parts, body) = answer.response.into_parts();
         let answered_ms = self.node.now_ms();
+        // A 304 to the client's own question says nothing about what others would get.
+        self.typical &= parts.status != StatusCode::NOT_MODIFIED || self.fetch.stale.is_some();
         if self.asked.method == Method::HEAD {
             self.learn_from_head(&parts, asked_ms, answered_ms);
         }
@@ -218,6 +217,7 @@ impl Order {
         match (parts.status, self.fetch.stale.clone()) {
             (StatusCode::NOT_MODIFIED, Some(stale)) => self.confirmed(&stale, &parts, asked_ms, answered_ms),
             (StatusCode::NOT_MODIFIED, None) if !self.conditional => Err(Again),
+            (StatusCode::RANGE_NOT_SATISFIABLE, _) if self.fetch.missing_from.is_some() => Err(Again),
             (StatusCode::PARTIAL_CONTENT, _) if self.pass.is_none() => {
                 self.part(parts, body, asked_ms, answered_ms).await
             }
@@ -254,7 +254,8 @@ impl Order {
 
     fn stored_part(&self) -> Option<Arc<Variant>> {
         let page = self.node.page(&self.key)?;
-        page.select(&self.asked.fields, !self.zone.strict()).cloned()
+        let part = page.select(&self.asked.fields, !self.zone.strict())?;
+        (self.node.verdict_on_variant(&self.key, part) == Verdict::Clean).then(|| Arc::clone(part))
     }
 
     /// A 304 to our own question: what is stored still holds (RFC 9111 § 4.3.4).
@@ -278,16 +279,14 @@ impl Order {
         };
         let mut fields = update::freshened(&stale.fields, &parts.headers, keep);
         let judged = self.judge(stale.status, &fields, asked_ms, answered_ms);
-        let tags = if parts.headers.contains_key(SURROGATE_KEY) || parts.headers.contains_key(CACHE_TAG) {
-            self.tags(&parts.headers)
-        } else {
-            stale.tags.clone()
-        };
+        let tags = self.tags_after(&stale.tags, &parts.headers);
+        let selected_by = self.selected_by(&fields);
         strip(&mut fields);
         let began = self.began;
         let variant = stale.with(|variant| {
             variant.fields = fields;
             variant.tags = tags;
+            variant.selected_by = selected_by;
             variant.answered_ms = answered_ms;
             variant.began = began;
             variant.checked = (AtomicU64::new(began.event), AtomicU64::new(began.local));
@@ -301,7 +300,9 @@ impl Order {
                 Landing::Ready { variant, status: parts.status, stored }
             }
             Err(why) => {
-                self.forget_stale();
+                if !why.is_about_request() {
+                    self.forget_stale();
+                }
                 self.hand_over(Exclusive::Confirmed(variant));
                 Landing::Alone(why)
             }
@@ -342,6 +343,7 @@ impl Order {
                     variant.checked = (AtomicU64::new(began.event), AtomicU64::new(began.local));
                 }));
             }
+            Err(why) if why.is_about_request() => {}
             _ => self.node.forget_variant(&self.key, stored),
         }
     }
@@ -361,14 +363,14 @@ impl Order {
             Err(why) => {
                 // It is a newer answer than what is stored, unless it is an error: that may be about this request only.
                 let gone = matches!(parts.status, StatusCode::NOT_FOUND | StatusCode::GONE);
-                if parts.status.is_success() || parts.status.is_redirection() || gone {
+                if (parts.status.is_success() || parts.status.is_redirection() || gone) && !why.is_about_request() {
                     self.forget_stale();
                 }
                 self.hand_over(Exclusive::Response(Response::from_parts(parts, body)));
                 return Landing::Alone(why);
             }
         };
-        let growing = Growing::new(0);
+        let growing = Growing::new(0, &self.node.pull.budget);
         let variant = self.variant(&parts, terms, rules.strip_set_cookie, answered_ms, |variant| {
             variant.content = Content::Growing(Arc::clone(&growing));
             variant.length = announced;
@@ -393,8 +395,10 @@ impl Order {
             let (true, true, Some(begin)) = (same, rest, part.bytes(stored)) else { return Err(Again) };
             parts.headers.remove(header::CONTENT_RANGE);
             parts.headers = update::freshened(&part.fields, &parts.headers, &[]);
-            let growing = Growing::new(0);
+            let growing = Growing::new(0, &self.node.pull.budget);
+            let tags = self.tags_after(&part.tags, &parts.headers);
             let variant = self.variant(&parts, terms, rules.strip_set_cookie, answered_ms, |variant| {
+                variant.tags = tags;
                 variant.status = StatusCode::OK;
                 variant.content = Content::Growing(Arc::clone(&growing));
                 variant.length = Some(total);
@@ -412,7 +416,7 @@ impl Order {
             return Ok(Landing::Alone(NotStorable::TooLarge));
         }
         parts.headers.remove(header::CONTENT_RANGE);
-        let growing = Growing::new(range.first);
+        let growing = Growing::new(range.first, &self.node.pull.budget);
         let body_length = http_body::Body::size_hint(&body).exact();
         let variant = self.variant(&parts, terms, rules.strip_set_cookie, answered_ms, |variant| {
             variant.content = Content::Growing(Arc::clone(&growing));
@@ -442,7 +446,6 @@ impl Order {
             most_bytes: self.most_bytes(),
             lenient: !self.zone.strict(),
             at_end,
-            counted: 0,
         };
         let run = copy.run(body, begin.unwrap_or_default());
         if self.background {
@@ -471,12 +474,7 @@ impl Order {
         {
             fields.insert(header::DATE, date); // RFC 9110 § 6.6.1
         }
-        let names = match Vary::of(&parts.headers) {
-            Vary::Fields(names) => names,
-            Vary::Any => Vec::new(), // not storable, so it never comes here
-        };
-        let selected_by =
-            names.into_iter().map(|name| (name.clone(), vary::selecting_value(&name, &self.asked.fields))).collect();
+        let selected_by = self.selected_by(&parts.headers);
         let mut variant = Variant {
             status: parts.status,
             tags: self.tags(&parts.headers),
@@ -492,6 +490,26 @@ impl Order {
         };
         change(&mut variant);
         Arc::new(variant)
+    }
+
+    /// What of the request has selected a response with these fields.
+    fn selected_by(&self, fields: &HeaderMap) -> Vec<(HeaderName, Option<Box<[u8]>>)> {
+        match Vary::of(fields) {
+            Vary::Fields(names) => {
+                let value = |name: HeaderName| (vary::selecting_value(&name, &self.asked.fields), name);
+                names.into_iter().map(value).map(|(value, name)| (name, value)).collect()
+            }
+            Vary::Any => Vec::new(), // not storable, so it is not looked at
+        }
+    }
+
+    /// The tags of a response that was known by `before`, after an answer that may leave them out.
+    fn tags_after(&self, before: &[Tag], fields: &HeaderMap) -> Vec<Tag> {
+        if fields.contains_key(SURROGATE_KEY) || fields.contains_key(CACHE_TAG) {
+            self.tags(fields)
+        } else {
+            before.to_vec()
+        }
     }
 
     /// Puts a variant into the store, unless a purge has named it since its fetch began.
@@ -530,8 +548,10 @@ impl Order {
         asked_ms: u64,
         answered_ms: u64,
     ) -> Result<Terms, NotStorable> {
+        // A HEAD that asks about what is stored asks about the response to a GET.
+        let about_stored = self.fetch.stale.is_some() && self.asked.method == Method::HEAD;
         let exchange = Exchange {
-            method: &self.asked.method,
+            method: if about_stored { &Method::GET } else { &self.asked.method },
             request: &self.asked.fields,
             status,
             response: fields,
@@ -570,8 +590,6 @@ struct Copying {
     lenient: bool,
     /// The variant is not in the store yet.
     at_end: bool,
-    /// Bytes that count as on their way in.
-    counted: u64,
 }
 
 impl Copying {
@@ -583,7 +601,7 @@ impl Copying {
             }
             Ok(false) => self.growing.fail("abandoned"),
             Err(word) => {
-                self.node.forget_variant(&self.key, &self.variant);
+                self.forget();
                 self.growing.fail(word);
             }
         }
@@ -613,17 +631,23 @@ impl Copying {
 
     async fn push(&mut self, bytes: &Bytes) -> bool {
         let length = self.growing.length() + bytes.len() as u64;
-        let full = !self.node.pull.count_incoming(bytes.len() as u64);
-        self.counted += bytes.len() as u64;
-        if (length > self.most_bytes || full) && self.growing.joinable() {
-            // Too large for the store, or too much at once for this machine: who reads it already gets it at their pace.
-            self.node.forget_variant(&self.key, &self.variant);
+        if (length > self.most_bytes || self.node.pull.budget.exceeded()) && self.growing.joinable() {
+            // Too large for the store, or too much at once for this machine: who reads it already gets it at their pace,
+            // and for a while nobody waits for it any more.
+            self.forget();
             self.growing.let_go();
-        }
-        if !self.growing.joinable() {
-            self.node.pull.uncount_incoming(std::mem::take(&mut self.counted));
+            let pass = Pass { until_ms: self.node.now_ms() + HIT_FOR_MISS_MS, why: NotStorable::TooLarge };
+            self.node.change_page(&self.key, |page| page.pass = Some(pass));
         }
         self.growing.push(bytes).await
+    }
+
+    /// Takes everything that grows with this body out of the store.
+    fn forget(&self) {
+        let ours = |stored: &Arc<Variant>| stored.grows_with(&self.variant);
+        if self.node.page(&self.key).is_some_and(|page| page.variants.iter().any(ours)) {
+            self.node.change_page(&self.key, |page| page.variants.retain(|stored| !ours(stored)));
+        }
     }
 
     /// Puts the whole body in the place of the growing one.
@@ -634,14 +658,22 @@ impl Copying {
         let part = Part { first: self.growing.first(), pieces: self.growing.pieces() };
         let bytes = part.length();
         let Some(announced) = &self.variant.announced else {
-            let done = self.variant.with(|variant| {
-                variant.length = Some(bytes);
-                variant.content = Content::Parts(if bytes == 0 { Vec::new() } else { vec![part] });
-            });
+            let parts = if bytes == 0 { Vec::new() } else { vec![part] };
+            let done = |variant: &Variant| {
+                variant.with(|variant| {
+                    variant.length = Some(bytes);
+                    variant.content = Content::Parts(parts.clone());
+                })
+            };
             if !self.at_end {
-                self.node.change_page(&self.key, |page| replace(page, &self.variant, done));
-            } else if self.node.verdict_on_variant(&self.key, &done) != Verdict::Hard {
-                self.node.change_page(&self.key, |page| page.put(done));
+                // What is stored may have been confirmed meanwhile, and have newer fields.
+                self.node.change_page(&self.key, |page| {
+                    for variant in page.variants.iter_mut().filter(|stored| stored.grows_with(&self.variant)) {
+                        *variant = done(variant);
+                    }
+                });
+            } else if self.node.verdict_on_variant(&self.key, &self.variant) != Verdict::Hard {
+                self.node.change_page(&self.key, |page| page.put(done(&self.variant)));
             }
             return;
         };
@@ -663,13 +695,32 @@ impl Copying {
                     && old.length == Some(total)
                     && old.strong_etag().is_some()
                     && old.strong_etag() == self.variant.strong_etag()
+                    && self.node.verdict_on_variant(&self.key, old) == Verdict::Clean
             };
-            let older = page.variants.iter().find(same).map(|old| match &old.content {
+            // A whole that may be used is not given up for a part.
+            let now_ms = self.node.now_ms();
+            let better = |old: &&Arc<Variant>| {
+                self.variant.replaces(old)
+                    && old.whole()
+                    && old.readable()
+                    && matches!(old.terms.storable.at(old.age_s(now_ms)), Freshness::Fresh { .. })
+                    && self.node.verdict_on_variant(&self.key, old) == Verdict::Clean
+            };
+            if page.variants.iter().any(|old| better(&old)) {
+                return;
+            }
+            let older = page.variants.iter().find(same);
+            let mut tags = self.variant.tags.clone();
+            tags.extend(
+                older.iter().flat_map(|old| old.tags.iter()).filter(|tag| !self.variant.tags.contains(tag)).cloned(),
+            );
+            let older = older.map(|old| match &old.content {
                 Content::Parts(parts) => parts.clone(),
                 Content::Growing(_) => Vec::new(),
             });
             let parts = combined(&older.unwrap_or_default(), part.clone()).unwrap_or_else(|| vec![part]);
             page.put(self.variant.with(|variant| {
+                variant.tags = tags;
                 variant.status = StatusCode::OK;
                 variant.length = Some(total);
                 variant.announced = None;
@@ -681,16 +732,8 @@ impl Copying {
 
 impl Drop for Copying {
     fn drop(&mut self) {
-        self.node.pull.uncount_incoming(self.counted);
         // Nobody may wait for ever, also where this task was ended from outside. After `finish` this says nothing.
         self.growing.fail("abandoned");
-    }
-}
-
-/// Puts `new` in the place of `old`, if that is still there.
-fn replace(page: &mut Page, old: &Arc<Variant>, new: Arc<Variant>) {
-    if let Some(place) = page.variants.iter_mut().find(|variant| Arc::ptr_eq(variant, old)) {
-        *place = new;
     }
 }
 

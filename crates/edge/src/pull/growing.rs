@@ -3,23 +3,49 @@
 //! The fetch appends, readers wait for what they have not seen. While the body is *kept* (it is to be stored) nothing is
 //! dropped, and the fetch runs as fast as the origin sends. A body that turns out too large is kept no longer: from then on
 //! the fetch is never more than [`WINDOW_BYTES`] ahead of the slowest reader, what everybody has read is dropped, and a
-//! fetch that nobody reads any more ends.
+//! fetch that nobody reads any more ends. A reader that holds the others back for [`LAGGARD_MS`] is left behind.
+//!
+//! What bodies hold is counted against a [`Budget`] for as long as anybody holds them, finished or not.
 //!
 //! The mutex covers chunks and positions; nothing is awaited under it. A body always ends: done, or with a word for why not.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{Notify, watch};
 
 /// How far a body that is not kept may be ahead of its slowest reader, in bytes.
 pub(crate) const WINDOW_BYTES: u64 = 1 << 20;
+/// How long the slowest of several readers may stop the others, in milliseconds.
+const LAGGARD_MS: u64 = 5_000;
+/// Chunks of at least this size, in bytes on average, are stored as they came.
+const CHUNK_BYTES: u64 = 8 << 10;
 /// The largest piece in which a finished body is stored, in bytes.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// Bytes that growing bodies may hold together.
+pub(crate) struct Budget {
+    held: AtomicU64,
+    most: u64,
+}
+
+impl Budget {
+    pub(crate) fn new(most: u64) -> Arc<Self> {
+        Arc::new(Self { held: AtomicU64::new(0), most })
+    }
+
+    /// Whether more is held than there should be.
+    pub(crate) fn exceeded(&self) -> bool {
+        self.held.load(Ordering::Acquire) > self.most
+    }
+}
+
 pub(crate) struct Growing {
     state: Mutex<State>,
+    budget: Arc<Budget>,
     /// Its length so far: changes with every chunk and at the end.
     changed: watch::Sender<u64>,
     /// A reader has moved on, or left.
@@ -47,7 +73,7 @@ enum End {
 
 impl Growing {
     /// An empty body, whose first byte is number `first` of the representation.
-    pub(crate) fn new(first: u64) -> Arc<Self> {
+    pub(crate) fn new(first: u64, budget: &Arc<Budget>) -> Arc<Self> {
         let state = State {
             chunks: VecDeque::new(),
             length: 0,
@@ -56,7 +82,13 @@ impl Growing {
             readers: HashMap::new(),
             next_reader: 0,
         };
-        Arc::new(Self { state: Mutex::new(state), changed: watch::Sender::new(0), read: Notify::new(), first })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            budget: Arc::clone(budget),
+            changed: watch::Sender::new(0),
+            read: Notify::new(),
+            first,
+        })
     }
 
     /// The offset of its first byte in the representation.
@@ -83,8 +115,10 @@ impl Growing {
             // A copy of its own size: a chunk from the network may hold on to a much larger buffer.
             state.chunks.push_back((at, Bytes::copy_from_slice(chunk)));
             state.length += chunk.len() as u64;
+            self.budget.held.fetch_add(chunk.len() as u64, Ordering::AcqRel);
             self.changed.send_replace(state.length);
         }
+        let mut slow = std::pin::pin!(tokio::time::sleep(Duration::from_millis(LAGGARD_MS)));
         loop {
             let read = self.read.notified();
             {
@@ -93,12 +127,25 @@ impl Growing {
                     return true;
                 }
                 let Some(slowest) = state.readers.values().min().copied() else { return false };
-                state.drop_before(slowest);
-                if state.length - slowest <= WINDOW_BYTES {
+                let dropped = state.drop_before(slowest);
+                self.budget.held.fetch_sub(dropped, Ordering::AcqRel);
+                // A reader may wait for bytes that have yet to come.
+                if state.length.saturating_sub(slowest) <= WINDOW_BYTES {
                     return true;
                 }
             }
-            read.await;
+            tokio::select! {
+                () = read => {}
+                () = &mut slow => {
+                    let mut state = self.lock();
+                    let reached = state.length;
+                    // Alone, a slow reader harms nobody but itself.
+                    if state.readers.len() > 1 {
+                        state.readers.retain(|_, at| reached.saturating_sub(*at) <= WINDOW_BYTES);
+                    }
+                    slow.set(tokio::time::sleep(Duration::from_millis(LAGGARD_MS)));
+                }
+            }
         }
     }
 
@@ -128,10 +175,11 @@ impl Growing {
     /// What has come so far, in pieces of exact size.
     pub(crate) fn pieces(&self) -> Vec<Bytes> {
         let chunks: Vec<Bytes> = self.lock().chunks.iter().map(|(_, bytes)| bytes.clone()).collect();
-        if let [only] = chunks.as_slice() {
-            return vec![only.clone()];
-        }
         let mut left: usize = chunks.iter().map(Bytes::len).sum();
+        // Shared with those who still read it.
+        if chunks.len() == 1 || left as u64 >= CHUNK_BYTES * chunks.len() as u64 {
+            return chunks;
+        }
         let (mut pieces, mut piece) = (Vec::new(), BytesMut::with_capacity(left.min(PIECE_BYTES)));
         for mut chunk in chunks {
             while !chunk.is_empty() {
@@ -168,11 +216,24 @@ impl Growing {
     }
 }
 
+impl Drop for Growing {
+    fn drop(&mut self) {
+        let held: u64 = self.lock().chunks.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        self.budget.held.fetch_sub(held, Ordering::AcqRel);
+    }
+}
+
 impl State {
-    fn drop_before(&mut self, offset: u64) {
-        while self.chunks.front().is_some_and(|(at, bytes)| at + bytes.len() as u64 <= offset) {
+    /// Drops what lies before `offset`, and says how many bytes that was.
+    fn drop_before(&mut self, offset: u64) -> u64 {
+        let mut dropped = 0;
+        while let Some(length) = self.chunks.front().map(|(at, bytes)| (at + bytes.len() as u64 <= offset, bytes.len()))
+            && length.0
+        {
             self.chunks.pop_front();
+            dropped += length.1 as u64;
         }
+        dropped
     }
 
     /// The bytes from `offset` to the end of their chunk, if they have come.
@@ -206,7 +267,10 @@ impl Reader {
                     Some(mut bytes) => {
                         bytes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
                         self.at += bytes.len() as u64;
-                        state.readers.insert(self.id, self.at);
+                        let at = self.at;
+                        if let Some(place) = state.readers.get_mut(&self.id) {
+                            *place = at;
+                        }
                         Some(bytes)
                     }
                     None if self.at < state.length => return Err("overtaken"),
@@ -249,7 +313,7 @@ mod tests {
 
     #[tokio::test]
     async fn readers_follow_from_anywhere_and_see_the_end() {
-        let body = Growing::new(0);
+        let body = Growing::new(0, &Budget::new(1));
         let early = tokio::spawn(all(body.read(0).expect("there")));
         assert!(body.push(&Bytes::from_static(b"hello ")).await);
         let middle = tokio::spawn(all(body.read(3).expect("there")));
@@ -266,7 +330,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_breaks_off_is_an_error_for_everybody() {
-        let body = Growing::new(0);
+        let body = Growing::new(0, &Budget::new(1));
         assert!(body.push(&Bytes::from_static(b"he")).await);
         let reader = tokio::spawn(all(body.read(0).expect("there")));
         body.fail("closed-early");
@@ -277,7 +341,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_kept_waits_for_its_slowest_reader_and_ends_without_one() {
-        let body = Growing::new(0);
+        let body = Growing::new(0, &Budget::new(1));
         let chunk = Bytes::from(vec![7; 64 << 10]);
         let (mut slow, mut quick) = (body.read(0).expect("there"), body.read(0).expect("there"));
         body.let_go();
@@ -305,19 +369,70 @@ mod tests {
             assert!(held as u64 <= WINDOW_BYTES + 2 * chunk.len() as u64);
         }
         assert_eq!(writer.await.expect("writer"), 4 * WINDOW_BYTES);
-        let nobody = Growing::new(0);
+        let nobody = Growing::new(0, &Budget::new(1));
         nobody.let_go();
         assert!(!nobody.push(&chunk).await);
     }
 
     #[tokio::test]
-    async fn pieces_are_of_exact_size() {
-        let body = Growing::new(0);
-        for _ in 0..20 {
-            assert!(body.push(&Bytes::from(vec![1; 100_000])).await);
+    async fn small_chunks_are_joined_and_large_ones_shared() {
+        for (chunk, count, expected) in [
+            (100_000, 20, vec![100_000; 20]),
+            (1_000, 2_000, vec![PIECE_BYTES, 2_000_000 - PIECE_BYTES]),
+            (10, 1, vec![10]),
+        ] {
+            let body = Growing::new(0, &Budget::new(1));
+            for _ in 0..count {
+                assert!(body.push(&Bytes::from(vec![1; chunk])).await);
+            }
+            body.finish();
+            assert_eq!(body.pieces().iter().map(Bytes::len).collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_held_counts_until_nobody_holds_it() {
+        let budget = Budget::new(100);
+        let body = Growing::new(0, &budget);
+        assert!(body.push(&Bytes::from(vec![1; 100])).await && !budget.exceeded());
+        assert!(body.push(&Bytes::from(vec![1; 1])).await && budget.exceeded());
+        body.finish();
+        let reader = body.read(0).expect("there");
+        drop(body);
+        assert!(budget.exceeded(), "a reader holds it");
+        drop(reader);
+        assert_eq!(budget.held.load(Ordering::Acquire), 0);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_ahead_of_the_bytes_stops_nobody() {
+        let body = Growing::new(0, &Budget::new(1));
+        let ahead = body.read(1_000).expect("there");
+        body.let_go();
+        for _ in 0..10 {
+            assert!(body.push(&Bytes::from(vec![1; 200])).await);
         }
         body.finish();
-        let lengths: Vec<usize> = body.pieces().iter().map(Bytes::len).collect();
-        assert_eq!(lengths, [PIECE_BYTES, 2_000_000 - PIECE_BYTES]);
+        assert_eq!(all(ahead).await.expect("whole").len(), 1_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_the_others_back_is_left_behind() {
+        let body = Growing::new(0, &Budget::new(1));
+        let (mut stuck, quick) = (body.read(0).expect("there"), body.read(0).expect("there"));
+        body.let_go();
+        let chunk = Bytes::from(vec![7; 256 << 10]);
+        let writer = {
+            let body = Arc::clone(&body);
+            tokio::spawn(async move {
+                for _ in 0..16 {
+                    assert!(body.push(&chunk).await);
+                }
+                body.finish();
+            })
+        };
+        assert_eq!(all(quick).await.expect("whole").len(), 4 << 20);
+        writer.await.expect("writer");
+        assert_eq!(stuck.next(u64::MAX).await, Err("overtaken"));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `PURGE /page` purges the URL with all its variants. `Littoral-Purge` says what else is meant: `prefix` (all URLs that
 //! begin like this one), `host` or `zone`; `Surrogate-Key: a b` purges what has one of these tags instead. With
-//! `Littoral-Soft-Purge: 1` what is purged is stale and not gone.
+//! `Fastly-Soft-Purge: 1` what is purged is stale and not gone.
 //!
 //! With control, the purge goes there with the client's token, and is answered when every live edge has applied it. Without,
 //! this edge applies it.
@@ -38,12 +38,12 @@ pub(crate) async fn serve(
     parts: &Parts,
 ) -> Result<Response<Body>, Problem> {
     let what = read(parts)?;
-    let soft = match text(parts, "littoral-soft-purge")? {
+    let soft = match text(parts, "fastly-soft-purge")? {
         None | Some("0") => false,
         Some("1") => true,
-        Some(other) => return Err(invalid(format!("Littoral-Soft-Purge is {other:?}; write 1 or 0"))),
+        Some(other) => return Err(invalid(format!("Fastly-Soft-Purge is {other:?}; write 1 or 0"))),
     };
-    let allowed = may_operate(node, zone, parts.extensions.get::<Peer>());
+    let allowed = may_operate(node, zone, parts.extensions.get::<Peer>(), &parts.headers);
     let number = match (&node.control, token(parts)?) {
         (Some(control), Some(token)) => {
             let request = request(zone, asked, what, soft);
@@ -59,7 +59,7 @@ pub(crate) async fn serve(
         _ => {
             let detail = "PURGE needs «Authorization: Bearer TOKEN» with the scope 'purge', or an address in the zone's \
                           purge_networks";
-            return Err(Problem::new(ErrorCode::Unauthorized, detail));
+            return Err(Problem::new(ErrorCode::Forbidden, detail));
         }
     };
     let json = serde_json::json!({ "purged": asked.url.as_ref(), "soft": soft, "event": number }).to_string();

@@ -39,6 +39,8 @@ pub(crate) struct Page {
     pub(crate) variants: Vec<Arc<Variant>>,
     /// Its responses are not stored: nobody waits for anybody until then (hit-for-miss).
     pub(crate) pass: Option<Pass>,
+    /// The same for requests that may be one person's: its responses to them are theirs.
+    pub(crate) personal_until_ms: u64,
     /// The origin failed: what is stale is served without asking until then.
     pub(crate) down_until_ms: u64,
 }
@@ -173,6 +175,14 @@ impl Variant {
         }
     }
 
+    /// Whether both have the very same body on its way.
+    pub(crate) fn grows_with(&self, other: &Variant) -> bool {
+        match (&self.content, &other.content) {
+            (Content::Growing(one), Content::Growing(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
     /// Whether it can be read from its beginning, and did not break off.
     pub(crate) fn readable(&self) -> bool {
         match &self.content {
@@ -252,6 +262,13 @@ impl Page {
         self.variants.truncate(MAX_VARIANTS);
         self.pass = None;
         self.down_until_ms = 0;
+    }
+
+    /// Drops the oldest variants until it weighs no more than `most_bytes`, but for the newest.
+    pub(crate) fn fit(&mut self, most_bytes: u64) {
+        while self.variants.len() > 1 && self.weight() > most_bytes {
+            self.variants.pop();
+        }
     }
 
     /// What it costs in memory, in bytes.

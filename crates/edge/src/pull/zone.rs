@@ -42,6 +42,9 @@ impl PullZones {
             }
             zones.insert(zone.name.clone(), made);
         }
+        // A zone that is gone may come back under its name as another one.
+        let gone = before.iter().flat_map(|before| before.0.keys()).filter(|name| !zones.contains_key(*name));
+        outdated.extend(gone.cloned());
         (Self(zones), outdated)
     }
 
