@@ -494,7 +494,7 @@ impl CacheRule {
 }
 
 /// Errors that a client can cause by how it asks, for a URL that is well otherwise.
-const CAUSED_BY_REQUEST: [u16; 11] = [400, 405, 406, 408, 412, 413, 414, 415, 417, 431, 501];
+pub const CAUSED_BY_REQUEST: [u16; 11] = [400, 405, 406, 408, 412, 413, 414, 415, 417, 431, 501];
 
 /// The statuses that may be kept by heuristics (RFC 9110 § 15.1).
 pub const HEURISTICALLY_CACHEABLE: [u16; 12] = [200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501];

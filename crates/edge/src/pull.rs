@@ -41,6 +41,7 @@ pub(crate) use crate::pull::explain::{explain, imagined};
 use crate::pull::fetch::{Exclusive, Failed, Landing, Order};
 use crate::pull::growing::Budget;
 use crate::pull::stored::{Began, Page, PageKey, Variant};
+use crate::pull::upgrade::Tunnel;
 pub(crate) use crate::pull::zone::PullZone;
 use crate::purges::{Purges, Verdict};
 
@@ -195,8 +196,17 @@ pub(crate) async fn serve(node: &Arc<Node>, zone: &Arc<PullZone>, mut parts: Par
                 started,
                 informational: parts.extensions.remove::<Informational>().map(relay),
             };
-            let on_upgrade = parts.extensions.remove::<net::OnUpgrade>();
-            visit.serve(body, on_upgrade).await
+            let on_upgrade = parts.extensions.remove::<net::OnUpgrade>().filter(|_| visit.asked.upgrade.is_some());
+            let tunnel = match on_upgrade.map(|on_upgrade| (on_upgrade, Arc::clone(&zone.tunnels).try_acquire_owned()))
+            {
+                None => None,
+                Some((on_upgrade, Ok(place))) => Some(Tunnel { on_upgrade, place }),
+                Some((_, Err(_))) => {
+                    let detail = "too many connections of this zone speak another protocol already";
+                    return refuse(node, &method, &Problem::new(ErrorCode::Overloaded, detail));
+                }
+            };
+            visit.serve(body, tunnel).await
         }
         Err(problem) => refuse(node, &method, &problem),
     }
@@ -235,7 +245,7 @@ struct Visit {
 }
 
 impl Visit {
-    async fn serve(self, body: Body, on_upgrade: Option<net::OnUpgrade>) -> Response<Body> {
+    async fn serve(self, body: Body, tunnel: Option<Tunnel>) -> Response<Body> {
         let caught_up = crate::serve::catch_up(&self.node).await;
         let key = self.node.page_key(&self.zone.name, &self.asked);
         let mut body = self.asked.has_body.then_some(body);
@@ -258,16 +268,16 @@ impl Visit {
                 Decision::Pass { forward, why } => {
                     let fetch = Fetch::afresh(forward);
                     let how = How { pass: Some((NotStorable::Bypass, why)), typical: false };
-                    return self.alone(&key, fetch, how, body.take(), on_upgrade).await;
+                    return self.alone(&key, fetch, how, body.take(), tunnel).await;
                 }
                 Decision::Alone(fetch) => {
                     let typical = !self.asked.personal && !self.asked.fields.contains_key(header::AUTHORIZATION);
-                    return self.alone(&key, fetch, How { pass: None, typical }, body.take(), on_upgrade).await;
+                    return self.alone(&key, fetch, How { pass: None, typical }, body.take(), tunnel).await;
                 }
                 // A HEAD does not bring what others want, so nobody waits for it.
                 Decision::Fetch(fetch) if self.asked.method == Method::HEAD => {
                     let how = How { pass: None, typical: false };
-                    return self.alone(&key, fetch, how, None, on_upgrade).await;
+                    return self.alone(&key, fetch, how, None, tunnel).await;
                 }
                 Decision::Fetch(fetch) => {
                     if let Some(response) = self.together(&key, fetch, round).await {
@@ -363,7 +373,7 @@ impl Visit {
         fetch: Fetch,
         how: How,
         body: Option<Body>,
-        on_upgrade: Option<net::OnUpgrade>,
+        tunnel: Option<Tunnel>,
     ) -> Response<Body> {
         let (leader, mut exclusive) = oneshot::channel();
         let mut order = self.order(key, self.node.began(), fetch.clone(), Some(leader));
@@ -380,7 +390,7 @@ impl Visit {
             Landing::Alone(why) => match exclusive.try_recv() {
                 Ok(exclusive) => {
                     let word = how.pass.map_or(why.word(), |(_, word)| word);
-                    self.exclusive(exclusive, &fetch, word, conditional, on_upgrade).await
+                    self.exclusive(exclusive, &fetch, word, conditional, tunnel).await
                 }
                 Err(_) => None,
             },
@@ -466,7 +476,7 @@ impl Visit {
         fetch: &Fetch,
         why: &'static str,
         conditional: bool,
-        on_upgrade: Option<net::OnUpgrade>,
+        tunnel: Option<Tunnel>,
     ) -> Option<Response<Body>> {
         let outcome = match fetch.forward {
             http_cache::Forward::Bypass | http_cache::Forward::Method => Outcome::Bypass,
@@ -479,7 +489,7 @@ impl Visit {
                 let told = Told { outcome: Outcome::Revalidated, status: Some(StatusCode::NOT_MODIFIED), ..told };
                 return self.answer(&variant, &told, false);
             }
-            Exclusive::Upgraded(response, upstream) => upgrade::switch(response, upstream, on_upgrade?),
+            Exclusive::Upgraded(response, upstream) => upgrade::switch(response, upstream, tunnel?),
             Exclusive::Response(response) => {
                 let told = Told { status: Some(response.status()), ..told };
                 let mut response = answer::from_origin(&self.node, &self.asked, response, conditional);

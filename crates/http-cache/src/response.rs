@@ -210,6 +210,9 @@ fn permitted(
             return Err(NotStorable::Status);
         }
     }
+    if !rules.by_rule && ABOUT_REQUEST.contains(&status) {
+        return Err(NotStorable::Status);
+    }
     let said = explicit || control.public || rules.by_rule || (rules.strict && rules.ttl_s.is_some());
     if !said && !HEURISTICALLY_CACHEABLE.contains(&status) {
         return Err(NotStorable::Status);
@@ -271,6 +274,9 @@ pub const HEURISTICALLY_CACHEABLE: [u16; 12] = [200, 203, 204, 206, 300, 301, 30
 
 /// The statuses that a strict policy keeps without a rule for them: none that one odd request can cause.
 const KEPT_WHEN_STRICT: [u16; 12] = [200, 203, 204, 206, 300, 301, 302, 303, 307, 308, 404, 410];
+
+/// Errors that are about how a request was made and not about what it is for: another request for the same fares better.
+const ABOUT_REQUEST: [u16; 11] = [408, 411, 412, 413, 416, 417, 421, 426, 428, 429, 431];
 
 /// Whether what a status asks of caches is known and done here (§ 5.2.2.3).
 fn is_understood(status: u16) -> bool {

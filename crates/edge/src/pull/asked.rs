@@ -29,30 +29,41 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 /// Longest `X-Forwarded-For` that is carried on, in bytes; a longer one is begun anew.
 const MAX_FORWARDED_BYTES: usize = 2_048;
 
-/// Fields that say something about the client's side, beside all that begin with `x-forwarded-`; begun anew at each edge.
-const ABOUT_CLIENT: [&str; 8] = [
+/// Fields that say something about the client's side, beside all that begin with `x-forwarded`; begun anew at each edge.
+const ABOUT_CLIENT: [&str; 18] = [
     "forwarded",
     "x-real-ip",
     "true-client-ip",
     "x-client-ip",
     "client-ip",
     "x-cluster-client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "x-original-forwarded-for",
+    "cloudfront-forwarded-proto",
+    "x-scheme",
     "x-url-scheme",
+    "x-arr-ssl",
     "front-end-https",
+    "base-url",
+    "proxy",
+    "http2-settings",
+    "x-envoy-external-address",
 ];
-/// Fields by which frameworks let a request mean another method or URL.
-const ABOUT_MEANING: [&str; 10] = [
-    "x-http-method-override",
-    "x-http-method",
-    "x-method-override",
-    "x-original-method",
+/// Fields by which frameworks let a request mean another URL: what it means here is what it means there.
+const ABOUT_URL: [&str; 9] = [
     "x-original-url",
     "x-original-host",
     "x-original-uri",
     "x-rewrite-url",
     "x-host",
     "x-http-host-override",
+    "x-http-path-override",
+    "x-http-destinationurl",
+    "x-envoy-original-path",
 ];
+/// Fields by which frameworks let a POST mean another method. A read means nothing but a read.
+const ABOUT_METHOD: [&str; 4] = ["x-http-method-override", "x-http-method", "x-method-override", "x-original-method"];
 
 /// Cookies that say nothing about who somebody is: those of measurement, and those that tests for cookies set.
 const HARMLESS_COOKIES: [&str; 12] = [
@@ -130,27 +141,12 @@ impl Asked {
     pub(crate) fn read(zone: &PullZone, parts: &Parts, has_body: bool, id: &str) -> Result<Self, Problem> {
         let mut fields = parts.headers.clone();
         let wants_upgrade = parts.extensions.get::<net::OnUpgrade>().is_some();
-        let upgrade = fields.get(header::UPGRADE).filter(|_| wants_upgrade).cloned();
+        // To HTTP/2 nobody changes this way any more (RFC 9113 § 3.1), but to get past whoever stands in between.
+        let goes_on = |protocol: &&HeaderValue| !protocol.as_bytes().to_ascii_lowercase().starts_with(b"h2c");
+        let upgrade = fields.get(header::UPGRADE).filter(|_| wants_upgrade).filter(goes_on).cloned();
         hop::strip(&mut fields);
         fields.remove(header::EXPECT);
         refuse_loop(&fields, id)?;
-
-        let host = request_host(&parts.uri, &parts.headers);
-        let name = zone.doc.key.host(host);
-        let port = port_of(host);
-        let authority = match port {
-            Some(port) => format!("{}:{port}", bracketed(&name)),
-            None => bracketed(&name),
-        };
-        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-        let target = if target.starts_with('/') || target == "*" { target.to_owned() } else { format!("/{target}") };
-        let origin_target = match target.split_once('?') {
-            Some((path, query)) => match zone.doc.key.query(Some(query)) {
-                Some(query) => format!("{path}?{query}"),
-                None => path.to_owned(),
-            },
-            None => target.clone(),
-        };
 
         let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip().to_canonical());
         let trusted = contains(&zone.doc.trusted_networks, peer);
@@ -165,9 +161,26 @@ impl Asked {
             (None, peer, false)
         };
 
+        let host = request_host(&parts.uri, &parts.headers);
+        let name = zone.doc.key.host(host);
+        let port = port_of(host).filter(|&port| port != if https { 443 } else { 80 });
+        let authority = match port {
+            Some(port) => format!("{}:{port}", bracketed(&name)),
+            None => bracketed(&name),
+        };
+        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        let target = if target.starts_with('/') || target == "*" { target.to_owned() } else { format!("/{target}") };
+        let origin_target = match target.split_once('?') {
+            Some((path, query)) => match zone.doc.key.query(Some(query)) {
+                Some(query) => format!("{path}?{query}"),
+                None => path.to_owned(),
+            },
+            None => target.clone(),
+        };
+
         let cookies = cookies(&fields);
         let mut more = String::new();
-        if let Some(port) = port.filter(|&port| port != 80) {
+        if let Some(port) = port {
             let _ = write!(more, "port={port};");
         }
         if https {
@@ -241,7 +254,25 @@ impl Asked {
     pub(crate) fn bypass<'a>(&self, zone: &'a PullZone) -> Option<&'a api::pull::RequestMatch> {
         let cookies = cookies(&self.fields);
         let names: Vec<&str> = cookies.iter().map(|(name, _)| name.as_str()).collect();
-        zone.doc.bypassed_by(self.path(), self.query(), &names, |name| self.fields.contains_key(name))
+        let fits = |path: &str| zone.doc.bypassed_by(path, self.query(), &names, |name| self.fields.contains_key(name));
+        fits(self.path()).or_else(|| fits(&self.plain_path()))
+    }
+
+    /// The path as most origins understand it: decoded, without `.`, `..` and empty segments. What is forbidden for this path
+    /// is forbidden however it is spelt.
+    pub(crate) fn plain_path(&self) -> String {
+        let decoded = percent_encoding::percent_decode_str(self.path()).decode_utf8_lossy();
+        let mut segments: Vec<&str> = Vec::new();
+        for segment in decoded.split(['/', '\\']) {
+            match segment {
+                "" | "." => {}
+                ".." => drop(segments.pop()),
+                // Parameters of a segment are no part of its name (RFC 3986 § 3.3).
+                segment => segments.push(segment.split(';').next().unwrap_or_default()),
+            }
+        }
+        let end = if decoded.ends_with('/') && !segments.is_empty() { "/" } else { "" };
+        format!("/{}{end}", segments.join("/"))
     }
 
     /// The request to the origin, with these fields of the client's; `node` and `id` name this edge.
@@ -262,9 +293,9 @@ impl Asked {
             .filter(|name| {
                 // To many programs `X_Forwarded_Host` is the same.
                 let plain = name.as_str().replace('_', "-");
-                let client = plain.starts_with("x-forwarded-") || ABOUT_CLIENT.contains(&plain.as_str());
-                let keyed = zone.key_headers.contains(name);
-                client || (reads && !keyed && ABOUT_MEANING.contains(&plain.as_str()))
+                let client = plain.starts_with("x-forwarded") || ABOUT_CLIENT.contains(&plain.as_str());
+                let meaning = ABOUT_URL.contains(&plain.as_str()) || (reads && ABOUT_METHOD.contains(&plain.as_str()));
+                client || (meaning && !zone.key_headers.contains(name))
             })
             .cloned()
             .collect();
@@ -426,7 +457,7 @@ mod tests {
         for (target, fields, url, more, line, host) in [
             ("/x", &[("host", "a.example")][..], "a.example/x", "", "/x", "a.example"),
             ("/x", &[("host", "WWW.a.example.")], "a.example/x", "", "/x", "a.example"),
-            ("/x", &[("host", "a.example:80")], "a.example/x", "", "/x", "a.example:80"),
+            ("/x", &[("host", "a.example:80")], "a.example/x", "", "/x", "a.example"),
             ("/x", &[("host", "a.example:8080")], "a.example/x", "port=8080;", "/x", "a.example:8080"),
             ("/x?utm_a=1&b=2", &[("host", "a.example")], "a.example/x?b=2", "", "/x?b=2", "a.example"),
             ("/x?utm_a=1", &[("host", "a.example")], "a.example/x", "", "/x", "a.example"),
@@ -503,11 +534,36 @@ mod tests {
             &[("host", "a"), ("x-original-url", "/admin"), ("x-http-method-override", "DELETE"), ("x-kept", "1")],
         );
         let headers = sent(&zone, &asked).headers().clone();
-        assert!(ABOUT_MEANING.iter().all(|name| !headers.contains_key(*name)) && headers.contains_key("x-kept"));
+        let gone = ABOUT_URL.iter().chain(&ABOUT_METHOD).all(|name| !headers.contains_key(*name));
+        assert!(gone && headers.contains_key("x-kept"));
         assert_eq!(
             (headers["via"].as_bytes(), headers["cdn-loop"].as_bytes()),
             (&b"1.1 littoral-lisbon"[..], &b"littoral; id=1234"[..])
         );
+    }
+
+    #[test]
+    fn a_bypass_fits_however_the_path_is_spelt() {
+        let zone = zone(|doc| {
+            let path = Some("/admin/*".to_owned());
+            doc.bypass = vec![api::pull::RequestMatch { path, ..Default::default() }];
+        });
+        for (path, bypassed) in [
+            ("/admin/a", true),
+            ("/%61dmin/b", true),
+            ("//admin/c", true),
+            ("/./admin/d", true),
+            ("/x/../admin/e", true),
+            ("/admin%2ff", true),
+            ("/x/%2e%2e/admin/g", true),
+            ("/admin;x/h", true),
+            ("/admin", false),
+            ("/x/admin/a", false),
+            ("/%ff", false),
+        ] {
+            let asked = read(&zone, path, "192.0.2.1", &[("host", "a")]);
+            assert_eq!(asked.bypass(&zone).is_some(), bypassed, "{path}");
+        }
     }
 
     #[test]

@@ -353,8 +353,13 @@ impl Order {
         let rules = self.rules(parts.status, &parts.headers);
         let judged = self.judge(parts.status, &parts.headers, asked_ms, answered_ms);
         let announced = http_body::Body::size_hint(&body).exact();
+        // An error that one client's way of asking can cause does not take the place of something good.
+        let good = self.fetch.stale.as_ref().is_some_and(|stale| stale.status.as_u16() < 400);
         let judged = match (judged, self.pass) {
             (_, Some(why)) => Err(why),
+            (Ok(_), None) if good && api::pull::CAUSED_BY_REQUEST.contains(&parts.status.as_u16()) => {
+                Err(NotStorable::Status)
+            }
             (Ok(_), None) if announced.is_some_and(|bytes| bytes > self.most_bytes()) => Err(NotStorable::TooLarge),
             (judged, None) => judged,
         };
@@ -538,7 +543,10 @@ impl Order {
 
     fn rules(&self, status: StatusCode, fields: &HeaderMap) -> http_cache::response::Rules {
         let media_type = fields.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        self.zone.rules(self.asked.path(), status, media_type, self.asked.may_be_personal(media_type))
+        let personal = self.asked.may_be_personal(media_type);
+        let rules = self.zone.rules(self.asked.path(), status, media_type, personal);
+        let never = rules.never || self.zone.rules(&self.asked.plain_path(), status, media_type, personal).never;
+        http_cache::response::Rules { never, ..rules }
     }
 
     fn judge(

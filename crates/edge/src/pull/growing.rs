@@ -21,10 +21,10 @@ use tokio::sync::{Notify, watch};
 pub(crate) const WINDOW_BYTES: u64 = 1 << 20;
 /// How long the slowest of several readers may stop the others, in milliseconds.
 const LAGGARD_MS: u64 = 5_000;
-/// Chunks of at least this size, in bytes on average, are stored as they came.
-const CHUNK_BYTES: u64 = 8 << 10;
-/// The largest piece in which a finished body is stored, in bytes.
-const PIECE_BYTES: usize = 1 << 20;
+/// The least size of a chunk, in bytes; smaller ones are joined.
+const CHUNK_BYTES: usize = 8 << 10;
+/// A finished body of at most this size, in bytes, is stored in one piece.
+const JOINED_BYTES: usize = 64 << 10;
 
 /// Bytes that growing bodies may hold together.
 pub(crate) struct Budget {
@@ -57,7 +57,11 @@ pub(crate) struct Growing {
 struct State {
     /// Offset (from the first byte) and bytes, in order, without gaps.
     chunks: VecDeque<(u64, Bytes)>,
+    /// What came last, in pieces too small to be kept each by itself: the bytes after all chunks.
+    tail: BytesMut,
     length: u64,
+    /// How many bytes were dropped from the beginning.
+    dropped: u64,
     end: End,
     kept: bool,
     readers: HashMap<u64, u64>,
@@ -76,7 +80,9 @@ impl Growing {
     pub(crate) fn new(first: u64, budget: &Arc<Budget>) -> Arc<Self> {
         let state = State {
             chunks: VecDeque::new(),
+            tail: BytesMut::new(),
             length: 0,
+            dropped: 0,
             end: End::Open,
             kept: true,
             readers: HashMap::new(),
@@ -111,10 +117,7 @@ impl Growing {
     pub(crate) async fn push(&self, chunk: &Bytes) -> bool {
         {
             let mut state = self.lock();
-            let at = state.length;
-            // A copy of its own size: a chunk from the network may hold on to a much larger buffer.
-            state.chunks.push_back((at, Bytes::copy_from_slice(chunk)));
-            state.length += chunk.len() as u64;
+            state.append(chunk);
             self.budget.held.fetch_add(chunk.len() as u64, Ordering::AcqRel);
             self.changed.send_replace(state.length);
         }
@@ -172,36 +175,24 @@ impl Growing {
         }
     }
 
-    /// What has come so far, in pieces of exact size.
+    /// What has come so far, in pieces of exact size, shared with those who still read it.
     pub(crate) fn pieces(&self) -> Vec<Bytes> {
-        let chunks: Vec<Bytes> = self.lock().chunks.iter().map(|(_, bytes)| bytes.clone()).collect();
-        let mut left: usize = chunks.iter().map(Bytes::len).sum();
-        // Shared with those who still read it.
-        if chunks.len() == 1 || left as u64 >= CHUNK_BYTES * chunks.len() as u64 {
+        let chunks: Vec<Bytes> = {
+            let mut state = self.lock();
+            state.flush();
+            state.chunks.iter().map(|(_, bytes)| bytes.clone()).collect()
+        };
+        if chunks.len() <= 1 || chunks.iter().map(Bytes::len).sum::<usize>() > JOINED_BYTES {
             return chunks;
         }
-        let (mut pieces, mut piece) = (Vec::new(), BytesMut::with_capacity(left.min(PIECE_BYTES)));
-        for mut chunk in chunks {
-            while !chunk.is_empty() {
-                let room = PIECE_BYTES - piece.len();
-                let part = chunk.split_to(room.min(chunk.len()));
-                left -= part.len();
-                piece.extend_from_slice(&part);
-                if piece.len() == PIECE_BYTES {
-                    pieces.push(std::mem::replace(&mut piece, BytesMut::with_capacity(left.min(PIECE_BYTES))).freeze());
-                }
-            }
-        }
-        if !piece.is_empty() {
-            pieces.push(piece.freeze());
-        }
-        pieces
+        // One piece is one write.
+        vec![Bytes::from(chunks.concat())]
     }
 
     /// A reader that begins `from` bytes after its first byte; nothing where those are gone already.
     pub(crate) fn read(self: &Arc<Self>, from: u64) -> Option<Reader> {
         let mut state = self.lock();
-        if from < state.chunks.front().map_or(state.length, |(at, _)| *at) && !(state.kept || state.length == 0) {
+        if from < state.first_held() && !(state.kept || state.length == 0) {
             return None;
         }
         let id = state.next_reader;
@@ -218,12 +209,43 @@ impl Growing {
 
 impl Drop for Growing {
     fn drop(&mut self) {
-        let held: u64 = self.lock().chunks.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        let held = {
+            let state = self.lock();
+            state.length - state.first_held()
+        };
         self.budget.held.fetch_sub(held, Ordering::AcqRel);
     }
 }
 
 impl State {
+    /// Appends a copy of its own size: a chunk from the network may hold on to a much larger buffer.
+    fn append(&mut self, chunk: &Bytes) {
+        self.length += chunk.len() as u64;
+        if chunk.len() < CHUNK_BYTES {
+            self.tail.extend_from_slice(chunk);
+        } else {
+            self.flush();
+            self.chunks.push_back((self.length - chunk.len() as u64, Bytes::copy_from_slice(chunk)));
+        }
+        if self.tail.len() >= CHUNK_BYTES {
+            self.flush();
+        }
+    }
+
+    /// Makes a chunk of the tail.
+    fn flush(&mut self) {
+        if !self.tail.is_empty() {
+            let at = self.chunks.back().map_or(self.dropped, |(at, bytes)| at + bytes.len() as u64);
+            self.chunks.push_back((at, Bytes::copy_from_slice(&self.tail)));
+            self.tail.clear();
+        }
+    }
+
+    /// The offset of the first byte that is still held.
+    fn first_held(&self) -> u64 {
+        self.dropped
+    }
+
     /// Drops what lies before `offset`, and says how many bytes that was.
     fn drop_before(&mut self, offset: u64) -> u64 {
         let mut dropped = 0;
@@ -233,11 +255,17 @@ impl State {
             self.chunks.pop_front();
             dropped += length.1 as u64;
         }
+        self.dropped += dropped;
         dropped
     }
 
     /// The bytes from `offset` to the end of their chunk, if they have come.
     fn at(&self, offset: u64) -> Option<Bytes> {
+        let tail_at = self.length - self.tail.len() as u64;
+        if offset >= tail_at {
+            let rest = self.tail.get(usize::try_from(offset - tail_at).ok()?..)?;
+            return (!rest.is_empty()).then(|| Bytes::copy_from_slice(rest));
+        }
         let index = self.chunks.partition_point(|(at, _)| *at <= offset).checked_sub(1)?;
         let (at, bytes) = self.chunks.get(index)?;
         let skip = usize::try_from(offset - at).ok()?;
@@ -365,8 +393,8 @@ mod tests {
         slow.next(u64::MAX).await.expect("bytes").expect("more");
         drop(slow);
         while quick.next(u64::MAX).await.expect("bytes").is_some() {
-            let held: usize = body.lock().chunks.iter().map(|(_, bytes)| bytes.len()).sum();
-            assert!(held as u64 <= WINDOW_BYTES + 2 * chunk.len() as u64);
+            let held = body.lock().length - body.lock().dropped;
+            assert!(held <= WINDOW_BYTES + 2 * chunk.len() as u64);
         }
         assert_eq!(writer.await.expect("writer"), 4 * WINDOW_BYTES);
         let nobody = Growing::new(0, &Budget::new(1));
@@ -378,7 +406,9 @@ mod tests {
     async fn small_chunks_are_joined_and_large_ones_shared() {
         for (chunk, count, expected) in [
             (100_000, 20, vec![100_000; 20]),
-            (1_000, 2_000, vec![PIECE_BYTES, 2_000_000 - PIECE_BYTES]),
+            (1_000, 40, vec![40_000]),
+            (1, 10_000, vec![10_000]),
+            (1, 80_000, [vec![CHUNK_BYTES; 9], vec![80_000 - 9 * CHUNK_BYTES]].concat()),
             (10, 1, vec![10]),
         ] {
             let body = Growing::new(0, &Budget::new(1));

@@ -9,6 +9,7 @@ use api::{ZoneDoc, pull};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_cache::response::Rules;
 use net::{HealthCheck, Retry, Upstream, UpstreamConfig, UpstreamProtocol, UpstreamServer};
+use tokio::sync::Semaphore;
 
 /// A pull zone.
 pub(crate) struct PullZone {
@@ -16,6 +17,8 @@ pub(crate) struct PullZone {
     pub(crate) doc: PullDoc,
     /// The way to its origin, or why there is none.
     pub(crate) upstream: Result<Upstream, String>,
+    /// Places for connections that change their protocol.
+    pub(crate) tunnels: Arc<Semaphore>,
     pub(crate) key_headers: Vec<HeaderName>,
     request_changes: Vec<(HeaderName, Option<HeaderValue>)>,
     response_changes: Vec<(HeaderName, Option<HeaderValue>)>,
@@ -81,6 +84,7 @@ impl PullZone {
         };
         Self {
             upstream,
+            tunnels: Arc::new(Semaphore::new(usize::try_from(doc.max_connections / 2).unwrap_or(1).max(1))),
             key_headers: doc.key.headers.iter().filter_map(|name| name.parse().ok()).collect(),
             request_changes: changes(&doc.request_headers),
             response_changes: changes(&doc.response_headers),
