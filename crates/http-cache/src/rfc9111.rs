@@ -24,9 +24,9 @@
 //! | 4.1 MUST NOT use unless what `Vary` names matches | `vary/*` |
 //! | 4.2.4 MUST NOT generate a stale response where it is prohibited | `stale/must-revalidate`, `stale/s-maxage` |
 //! | 4.3.1 MUST send the entity tags | `validation/etag`, `validation/last-modified` |
-//! | 4.3.5 SHOULD update or end what a HEAD tells of | `head/other-validators` |
 //! | 4.3.3 MUST use the full response | `validation/changed` |
 //! | 4.3.4 MUST NOT update with a 304 of another strong validator | `validation/a-304-of-another-version` |
+//! | 4.3.5 SHOULD update or end what a HEAD tells of | `head/other-validators` |
 //! | 4.4 MUST invalidate the target URI, and none of another origin | `invalidation/put-and-delete`, `invalidation/not-of-another-host` |
 //! | 5.2 MUST pass directives through | `hop-by-hop/cache-directives-pass` |
 //! | 5.2.1.7 504 to `only-if-cached` | `freshness/only-if-cached` |
