@@ -26,6 +26,7 @@
 //! | 4.3.1 MUST send the entity tags | `validation/etag`, `validation/last-modified` |
 //! | 4.3.3 MUST use the full response | `validation/changed` |
 //! | 4.3.4 MUST NOT update with a 304 of another strong validator | `validation/a-304-of-another-version` |
+//! | 4.3.5 SHOULD update or end what a HEAD tells of | `head/other-validators` |
 //! | 4.4 MUST invalidate the target URI, and none of another origin | `invalidation/put-and-delete`, `invalidation/not-of-another-host` |
 //! | 5.2 MUST pass directives through | `hop-by-hop/cache-directives-pass` |
 //! | 5.2.1.7 504 to `only-if-cached` | `freshness/only-if-cached` |
@@ -129,5 +130,20 @@ fn used(response: &[&str], rules: &Rules, age_s: u64, asked: &str) -> String {
             let why = if why == Why::Request { " for the request" } else { "" };
             format!("validate{why}{}", if if_error { " or stale" } else { "" })
         }
+    }
+}
+
+#[test]
+fn the_scenarios_of_the_list_exist() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../testbed/scenarios");
+    let rows = include_str!("rfc9111.rs").lines().filter_map(|line| line.strip_prefix("//! | ")?.split(" | ").nth(1));
+    let names: Vec<&str> = rows.flat_map(|row| row.split('`')).filter(|word| word.contains('/')).collect();
+    assert!(names.len() > 20, "the list is read");
+    for name in names {
+        let path = match name.strip_suffix("/*") {
+            Some(topic) => folder.join(topic),
+            None => folder.join(format!("{name}.toml")),
+        };
+        assert!(path.exists(), "{name}");
     }
 }
