@@ -34,6 +34,32 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), Failed> {
     Err(Failed(format!("{program} {} ended with {status}", arguments.join(" "))))
 }
 
+/// What a program says, once it has ended well.
+pub(crate) fn output_of(command: &mut Command) -> Result<String, Failed> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output =
+        command.stdin(Stdio::null()).output().map_err(|error| Failed(format!("cannot run {program}: {error}")))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(Failed(format!("{program} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr))))
+}
+
+/// Node running a script alone: in a network namespace that has only loopback, and in a process namespace, so that nothing
+/// outlives it.
+pub(crate) fn alone(script: &Path) -> Result<Command, Failed> {
+    // Whoever is not root becomes it in a user namespace.
+    let allowed = Command::new("unshare").args(["--net", "true"]).stderr(Stdio::null()).status()?.success();
+    let mut command = Command::new("unshare");
+    command
+        .args(if allowed { &[][..] } else { &["--map-root-user"][..] })
+        .args(["--net", "--pid", "--fork", "--kill-child", "sh", "-c"])
+        .arg("ip link set lo up && exec node --no-warnings \"$0\"")
+        .arg(script)
+        .stdin(Stdio::null());
+    Ok(command)
+}
+
 /// Runs cargo.
 pub(crate) fn cargo(arguments: &[&str]) -> Result<(), Failed> {
     run(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()), arguments)
