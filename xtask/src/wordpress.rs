@@ -14,13 +14,12 @@ use crate::browse::browser;
 use crate::shell::{Failed, alone, install, output_of, release_binary, root, run as run_program, target};
 
 /// What is unpacked, beside what of its dependencies is not installed.
-const PACKAGES: [&str; 9] = [
+const PACKAGES: [&str; 8] = [
     "mariadb-client-core",
     "mariadb-server-core",
     "php8.2-cli",
     "php8.2-common",
     "php8.2-mysql",
-    "php8.2-xml",
     "libjs-cropper",
     "libjs-underscore",
     "php-getid3",

@@ -86,7 +86,7 @@ async function wordpress(socket) {
     "define('WP_HTTP_BLOCK_EXTERNAL', true);", "$table_prefix = 'wp_';",
     "if (!defined('ABSPATH')) define('ABSPATH', __DIR__ . '/');", "require_once ABSPATH . 'wp-settings.php';", ""].join("\n"));
   const modules = one(`${debian}/usr/lib/php`, (name) => /^\d+$/.test(name));
-  const wanted = ["mysqlnd", "mysqli", "ctype", "tokenizer", "iconv", "fileinfo", "dom", "xml", "simplexml", "xmlreader"];
+  const wanted = ["mysqlnd", "mysqli", "ctype", "tokenizer", "iconv", "fileinfo"];
   const php = one(`${debian}/usr/bin`, (name) => /^php\d/.test(name));
   start("php", [php, "-n", "-d", `extension_dir=${modules}`, ...wanted.flatMap((name) => ["-d", `extension=${name}`]),
     "-d", "zend_extension=opcache", "-d", "opcache.enable_cli=1", "-d", "upload_max_filesize=16M", "-d", "post_max_size=16M",

@@ -100,7 +100,7 @@ export class Reader {
     const answer = await ask({ port, path, host, headers });
     const type = answer.headers["content-type"] ?? "";
     const set = answer.headers["set-cookie"] !== undefined;
-    const judged = { path, method: "GET", status: answer.status, cache: answer.headers["x-cache"], set, type, document: true };
+    const judged = { path, method: "GET", status: answer.status, cache: answer.headers["x-cache"], why: answer.headers["cache-status"], set, type, document: true };
     await this.#verdict(judged, answer.status < 300 ? answer.body : null, {});
     return answer;
   }
@@ -113,7 +113,7 @@ export class Reader {
     const field = (name) => fields.find((one) => one.name.toLowerCase() === name)?.value;
     const document = request.isNavigationRequest() && request.frame() === this.page.mainFrame();
     const judged = {
-      path: pathname + search, method: request.method(), status: answer.status(), cache: field("x-cache"),
+      path: pathname + search, method: request.method(), status: answer.status(), cache: field("x-cache"), why: field("cache-status"),
       set: field("set-cookie") !== undefined, type: field("content-type") ?? "", document,
     };
     const redirect = judged.status >= 300 && judged.status < 400;
@@ -123,12 +123,12 @@ export class Reader {
   }
 
   // What must hold of every answer.
-  async #verdict({ path, method, status, cache, set, type, document }, body, want) {
-    const wrong = (why) => this.wrong(`${this.name}: ${method} ${path}: ${status} ${cache}: ${why}`);
+  async #verdict({ path, method, status, cache, why: status_field, set, type, document }, body, want) {
+    const wrong = (why) => this.wrong(`${this.name}: ${method} ${path}: ${status} ${status_field}: ${why}`);
     const hit = cache === "HIT";
     this.count.answers += 1;
     if (hit) this.count.hits += 1;
-    if (!["HIT", "MISS", "BYPASS"].includes(cache)) wrong("neither a hit nor a miss");
+    if (!["HIT", "MISS", "BYPASS", "EXPIRED", "REVALIDATED"].includes(cache)) wrong("neither a hit nor a miss");
     if (hit && set) wrong("a hit sets a cookie");
     if (status >= 400 && !(document && status === want.status)) wrong("an error");
     if (want.hits && method === "GET" && !hit) wrong("no hit");
@@ -136,8 +136,9 @@ export class Reader {
     if (body === null) return;
     const text = /html|json|xml|javascript/.test(type) ? body.toString("utf8") : "";
     if (this.kind === "keeper") {
-      for (const [, nonce] of text.matchAll(NONCE)) if (!FOR_EVERYBODY.test(path)) this.secrets.add(nonce);
-      if (document && /html/.test(type) && !/^\/wp-login/.test(path) && !text.includes(INSIDE[0])) wrong("no admin bar");
+      if (FOR_EVERYBODY.test(path) || path.startsWith("/wp-login.php")) return;
+      for (const [, nonce] of text.matchAll(NONCE)) this.secrets.add(nonce);
+      if (document && /html/.test(type) && !text.includes(INSIDE[0])) wrong("no admin bar");
       return;
     }
     for (const mark of INSIDE) if (text.includes(mark)) wrong(`has ${mark}`);
