@@ -128,7 +128,9 @@ pub fn judge(exchange: &Exchange<'_>, rules: &Rules) -> Result<Terms, NotStorabl
         return Err(NotStorable::Method);
     }
     permitted(exchange, rules, source, &control, explicit.is_some())?;
-    let shared = control.public || explicit.is_some() || source != Source::CacheControl || rules.force;
+    // `no-cache, max-age=0` is what applications say to those who are logged in: it offers nothing to anybody.
+    let fresh = explicit.is_some_and(|(seconds, _)| seconds > 0) && !control.no_cache;
+    let shared = control.public || fresh || source != Source::CacheControl || rules.force;
     if rules.personal && !shared {
         return Err(NotStorable::Cookie);
     }
