@@ -57,6 +57,8 @@ struct FlightKey {
     /// `Range` and `If-Range`.
     range: Option<(HeaderValue, Option<HeaderValue>)>,
     missing_from: Option<u64>,
+    /// What is fetched for somebody with a session is seldom for others, so nobody without one waits for it.
+    personal: bool,
 }
 
 /// What the pull zones of an edge share.
@@ -375,7 +377,7 @@ impl Visit {
             began,
             fetch,
             pass: None,
-            typical: true,
+            typical: !self.asked.personal,
             conditional: false,
             body: None,
             leader,
@@ -390,7 +392,13 @@ impl Visit {
         let field = |name| self.asked.fields.get(name).cloned();
         let range =
             field(header::RANGE).filter(|_| fetch.stale.is_none()).map(|range| (range, field(header::IF_RANGE)));
-        FlightKey { page: key.clone(), selecting, range, missing_from: fetch.missing_from }
+        FlightKey {
+            page: key.clone(),
+            selecting,
+            range,
+            missing_from: fetch.missing_from,
+            personal: self.asked.personal,
+        }
     }
 
     /// Asks about what is served stale meanwhile, unless somebody does already.
