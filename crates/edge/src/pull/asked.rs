@@ -55,8 +55,9 @@ const ABOUT_MEANING: [&str; 9] = [
     "front-end-https",
 ];
 
-/// Cookies that say nothing about who somebody is: those of measurement, and those that tests for cookies set.
-const HARMLESS_COOKIES: [&str; 12] = [
+/// Cookies that say nothing about who somebody is: those of measurement, those that tests for cookies set, and the language of
+/// WordPress's login form, which stays behind after a logout.
+const HARMLESS_COOKIES: [&str; 13] = [
     "_ga",
     "_ga_*",
     "_gid",
@@ -69,6 +70,7 @@ const HARMLESS_COOKIES: [&str; 12] = [
     "_hj*",
     "_clck",
     "wordpress_test_cookie",
+    "wp_lang",
 ];
 /// Endings of paths whose responses are the same for everybody, cookies or not.
 const STATIC_ENDINGS: [&str; 32] = [
