@@ -218,7 +218,7 @@ fn run_tests(suite: &Suite, cache: &[String], only: &[String], folder: &Path) ->
         "cache": {"command": cache, "env": {}, "log": folder.join("cache.log")},
     });
     let drive = folder.join("drive.mjs");
-    let status = alone(&drive)?.env("CONFORMANCE", settings.to_string()).status()?;
+    let status = alone(&drive, ("CONFORMANCE", settings.to_string()))?;
     if !status.success() {
         return Err(Failed(format!("the suite ended with {status}; its logs are in {}", folder.display())));
     }

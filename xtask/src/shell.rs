@@ -1,7 +1,7 @@
 //! Running other programs, and saying how it went.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 /// Why a step failed, as a sentence.
@@ -45,19 +45,23 @@ pub(crate) fn output_of(command: &mut Command) -> Result<String, Failed> {
     Err(Failed(format!("{program} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr))))
 }
 
-/// Node running a script alone: in a network namespace that has only loopback, and in a process namespace, so that nothing
-/// outlives it.
-pub(crate) fn alone(script: &Path) -> Result<Command, Failed> {
+/// Runs a script with node to its end, alone: in a network namespace that has only loopback, and in a process namespace, so
+/// that nothing outlives it. The script's settings are the text of an environment variable; its input ends when we do.
+pub(crate) fn alone(script: &Path, settings: (&str, String)) -> Result<ExitStatus, Failed> {
     // Whoever is not root becomes it in a user namespace.
     let allowed = Command::new("unshare").args(["--net", "true"]).stderr(Stdio::null()).status()?.success();
-    let mut command = Command::new("unshare");
-    command
+    let mut child = Command::new("unshare")
         .args(if allowed { &[][..] } else { &["--map-root-user"][..] })
         .args(["--net", "--pid", "--fork", "--kill-child", "sh", "-c"])
         .arg("ip link set lo up && exec node --no-warnings \"$0\"")
         .arg(script)
-        .stdin(Stdio::null());
-    Ok(command)
+        .env(settings.0, settings.1)
+        .stdin(Stdio::piped())
+        .spawn()?;
+    let held = child.stdin.take();
+    let status = child.wait()?;
+    drop(held);
+    Ok(status)
 }
 
 /// Runs cargo.

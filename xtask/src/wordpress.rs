@@ -49,7 +49,7 @@ pub(crate) fn run() -> Result<(), Failed> {
         "shots": folder,
     });
     let drive = root().join("xtask/wordpress/drive.mjs");
-    let status = alone(&drive)?.env("WORDPRESS", settings.to_string()).status()?;
+    let status = alone(&drive, ("WORDPRESS", settings.to_string()))?;
     let Ok(text) = std::fs::read(&result) else {
         return Err(Failed(format!("there is no result: the drive ended with {status}")));
     };

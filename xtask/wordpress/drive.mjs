@@ -16,6 +16,8 @@ const edge = `http://127.0.0.1:${edge_port}`;
 const owner = { name: "harbourmaster", password: "seven bells at noon 77", email: "keeper@shore.example" };
 
 setTimeout(() => end(["the walk did not end in time"]), settings.limit_ms).unref();
+// The first process of a namespace gets no signal that it does not ask for; but its input ends with whoever started it.
+process.stdin.on("end", () => process.exit(1)).resume();
 
 // Whatever has been found out is written down, also when something fails.
 const result = { steps: [], readers: [], wrong: [] };

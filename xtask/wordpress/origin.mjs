@@ -27,12 +27,12 @@ export class Origin {
   }
 
   // What an anonymous reader gets without an edge. Files do not change in the lifetime of the site.
-  async body(path) {
+  async get(path) {
     const known = this.#files.get(path);
     if (known) return known;
-    const { body } = await ask({ port: this.port, path, host: this.host });
-    if (STATIC.test(path)) this.#files.set(path, body);
-    return body;
+    const answer = await ask({ port: this.port, path, host: this.host });
+    if (STATIC.test(path)) this.#files.set(path, answer);
+    return answer;
   }
 
   // `what`: url or host, as in Littoral-Purge.

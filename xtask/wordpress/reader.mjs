@@ -14,28 +14,31 @@ export class Reader {
   #judging = new Set();
   #want = {};
   #document = null;
+  #leaving = false;
 
   // `kind`: anonymous; known (has cookies, but is not logged in); keeper (is logged in).
   static async open(shared, name, kind) {
     const reader = new Reader();
-    Object.assign(reader, shared, { name, kind, count: { name, pages: 0, answers: 0, hits: 0, compared: 0 } });
+    Object.assign(reader, shared, { name, kind });
+    reader.counts(name);
     reader.context = await shared.browser.newContext({ viewport: { width: 1100, height: 1000 } });
     reader.page = await reader.context.newPage();
-    // The browser's own cache would answer in the edge's place, with the headers of the first answer.
-    await (await reader.context.newCDPSession(reader.page)).send("Network.setCacheDisabled", { cacheDisabled: true });
+    reader.chromium = await reader.context.newCDPSession(reader.page);
+    await reader.chromium.send("Network.setCacheDisabled", { cacheDisabled: true });
     reader.#listen();
     return reader;
   }
 
   #listen() {
     const { page } = this;
-    // Pictures of people come from elsewhere, and the browser fetches a page's icon for itself.
-    const ours = (request) => request.url().startsWith(`${this.edge}/`) && request.resourceType() !== "other";
+    // Pictures of people come from elsewhere; the browser fetches a page's icon for itself, and nobody hears of the answer to
+    // what a page sends when it is left.
+    const ours = (request) => request.url().startsWith(`${this.edge}/`) && !["other", "ping"].includes(request.resourceType());
     page.on("request", (request) => { if (ours(request)) this.#open.add(request); });
     page.on("requestfinished", (request) => this.#open.delete(request));
     page.on("requestfailed", (request) => {
       const known = this.#open.delete(request);
-      if (known && !this.#want.leaving) this.wrong(`${this.name}: ${request.url()}: ${request.failure()?.errorText}`);
+      if (known && !this.#leaving) this.wrong(`${this.name}: ${request.url()}: ${request.failure()?.errorText}`);
     });
     page.on("pageerror", (error) => this.wrong(`${this.name}: a script of ${page.url()}: ${error.message}`));
     page.on("dialog", (dialog) => dialog.accept());
@@ -52,6 +55,10 @@ export class Reader {
   async open(path, want = {}) {
     this.#want = want;
     this.#document = null;
+    // The browser's own cache would answer in the edge's place; a disabled one still remembers what has moved for ever.
+    await this.chromium.send("Network.clearBrowserCache");
+    // What the last page asks for regularly may be under way again, and ends here.
+    this.#open.clear();
     await this.page.goto(this.edge + path, { waitUntil: "load" });
     await this.settled();
     this.count.pages += 1;
@@ -61,10 +68,11 @@ export class Reader {
 
   // The same for a page that something on this one leads to.
   async leave(act) {
-    this.#want = { leaving: true };
-    await Promise.all([this.page.waitForNavigation({ waitUntil: "load" }), act()]);
-    await this.settled();
     this.#want = {};
+    this.#leaving = true;
+    await Promise.all([this.page.waitForNavigation({ waitUntil: "load" }), act()]);
+    this.#leaving = false;
+    await this.settled();
     this.count.pages += 1;
   }
 
@@ -85,8 +93,10 @@ export class Reader {
     this.kind = kind;
   }
 
-  counts(count) {
-    this.count = count;
+  // From here on, answers are counted by themselves.
+  counts(name) {
+    this.name = name;
+    this.count = { name, pages: 0, answers: 0, hits: 0, compared: 0 };
   }
 
   async cookies() {
@@ -95,13 +105,13 @@ export class Reader {
   }
 
   // One request without the browser.
-  async raw(path, headers = {}) {
+  async raw(path, headers = {}, want = {}) {
     const { port, host } = new URL(this.edge);
     const answer = await ask({ port, path, host, headers });
     const type = answer.headers["content-type"] ?? "";
     const set = answer.headers["set-cookie"] !== undefined;
     const judged = { path, method: "GET", status: answer.status, cache: answer.headers["x-cache"], why: answer.headers["cache-status"], set, type, document: true };
-    await this.#verdict(judged, answer.status < 300 ? answer.body : null, {});
+    await this.#verdict(judged, answer.status < 300 ? answer.body : null, want);
     return answer;
   }
 
@@ -117,7 +127,8 @@ export class Reader {
       set: field("set-cookie") !== undefined, type: field("content-type") ?? "", document,
     };
     const redirect = judged.status >= 300 && judged.status < 400;
-    const body = redirect ? null : await answer.body();
+    // What a script has asked for is gone with its page.
+    const body = redirect ? null : await answer.body().catch((error) => (document || this.kind === "anonymous" ? Promise.reject(error) : null));
     if (document && !redirect) this.#document = { cache: judged.cache, text: body.toString("utf8") };
     await this.#verdict(judged, body, want);
   }
@@ -143,10 +154,11 @@ export class Reader {
     }
     for (const mark of INSIDE) if (text.includes(mark)) wrong(`has ${mark}`);
     for (const secret of this.secrets) if (text.includes(secret)) wrong(`has ${secret}, which only the administrator knows`);
-    if (this.kind !== "anonymous" || method !== "GET" || status !== 200 || want.outdated) return;
-    const straight = await this.origin.body(path);
+    if (this.kind !== "anonymous" || method !== "GET" || want.outdated) return;
+    const straight = await this.origin.get(path);
     this.count.compared += 1;
-    if (!body.equals(straight)) wrong(`differs from the origin's: ${difference(body, straight)}`);
+    if (status !== straight.status) wrong(`the origin says ${straight.status}`);
+    else if (!body.equals(straight.body)) wrong(`differs from the origin's: ${difference(body, straight.body)}`);
   }
 }
 

@@ -7,6 +7,7 @@ import { Reader } from "./reader.mjs";
 const COMMENTER = { author: "Ines of the Quay", email: "ines@quay.example" };
 const PASSWORD = "low tide";
 const SECRET = "The chest lies below the third lamp.";
+const PRIVATE = "Nobody knows of the leak in the old pier.";
 // Requests at once to a page that has just been purged, of each kind of reader.
 const AT_ONCE = 4;
 // WordPress refuses a comment that comes sooner after the last one of the same address.
@@ -26,7 +27,7 @@ export async function walk({ chromium, playwright, edge, origin_port, owner, sho
   const wrong = (text) => result.wrong.push(text);
   const expect = (holds, text) => { if (!holds) wrong(text); };
   const origin = new Origin(edge, origin_port);
-  const shared = { browser, edge, origin, wrong, secrets: new Set([owner.email]) };
+  const shared = { browser, edge, origin, wrong, secrets: new Set([owner.email, PRIVATE]) };
   const reader = async (name, kind) => {
     const made = await Reader.open(shared, name, kind);
     result.readers.push(made.count);
@@ -44,6 +45,8 @@ export async function walk({ chromium, playwright, edge, origin_port, owner, sho
     expect(keeper.page.url() === `${edge}/wp-admin/`, `after the login: ${keeper.page.url()}`);
   };
   await log_in();
+  // The installer leaves the addresses of categories and tags out; this page makes up for it.
+  await keeper.open("/wp-admin/options-permalink.php");
   const made = await write(keeper);
   const pages = ["/", "/page/2/", made.picture, "/sample-page/", "/category/uncategorized/", "/tag/lighthouse/",
     `/author/${owner.name}/`, "/?s=harbour", ...made.posts, ...made.pages, made.hidden, "/feed/", "/comments/feed/",
@@ -63,6 +66,7 @@ export async function walk({ chromium, playwright, edge, origin_port, owner, sho
 
   // The same pages for somebody who is logged in, and what only they may see.
   for (const path of pages) await keeper.open(path);
+  expect((await keeper.text("/feed/")).includes(PRIVATE), "the administrator's feed lacks a private post");
   for (const path of ADMIN_PAGES) {
     await keeper.open(`/wp-admin/${path}`);
     expect(await keeper.page.locator("#adminmenu").count() === 1, `/wp-admin/${path} has no menu`);
@@ -84,17 +88,20 @@ export async function walk({ chromium, playwright, edge, origin_port, owner, sho
     await origin.purge("url", path);
     const answers = await Promise.all(Array.from({ length: 2 * AT_ONCE }, (_, number) =>
       number % 2 === 0 ? keeper.raw(path, { cookie: cookies }) : anonymous.raw(path)));
-    expect(answers.length === 2 * AT_ONCE, `${path}: ${answers.length} answers`);
+    const alone = answers.filter((answer, number) => number % 2 === 1 && !/; (hit|collapsed)\b/.test(answer.headers["cache-status"]));
+    // For a file, whoever is logged in is one of them.
+    expect(alone.length <= 1, `${path}: ${alone.length} of ${AT_ONCE} anonymous requests at once went to the origin`);
   }
   step(`both at once, in two browsers and ${2 * AT_ONCE} requests at a time, each page just purged and then not`);
 
   // A comment waits for approval: only who wrote it sees it.
-  const commenter = await reader("commenter", "known");
+  const commenter = await reader("commenter", "anonymous");
   const [commented] = made.posts;
   const commented_at = Date.now();
+  await anonymous.open(commented);
   await comment(commenter, commented, "A first word from the quay.");
   expect((await commenter.text(commented)).includes("A first word"), "who wrote a comment does not see it waiting");
-  const unseen = await anonymous.open(commented, { hits: true });
+  const unseen = await anonymous.open(commented);
   expect(!unseen.text.includes("A first word"), "a comment that waits for approval is shown to everybody");
   await keeper.open("/wp-admin/edit-comments.php?comment_status=moderated");
   await keeper.page.hover("#the-comment-list tr");
@@ -113,7 +120,9 @@ export async function walk({ chromium, playwright, edge, origin_port, owner, sho
   await commenter.page.fill("input[name=post_password]", PASSWORD);
   await commenter.leave(() => commenter.page.click("input[name=Submit]"));
   expect((await commenter.text(made.hidden)).includes(SECRET), "the password does not open its post");
-  const closed = await anonymous.open(made.hidden, { hits: true });
+  // The form's POST leads to the post, and so has ended what was stored of it.
+  const closed = await anonymous.open(made.hidden);
+  await anonymous.open(made.hidden, { hits: true });
   expect(!closed.text.includes(SECRET), "a post that was opened with a password is shown to everybody");
   step("a post with a password was opened by one reader and stayed closed for the others");
 
@@ -148,8 +157,8 @@ export async function walk({ chromium, playwright, edge, origin_port, owner, sho
   keeper.becomes("anonymous");
   await keeper.open(way_out.replace(edge, ""));
   expect(keeper.page.url().includes("loggedout=true"), `after the logout: ${keeper.page.url()}`);
-  const gone = await reader("logged out", "anonymous");
-  keeper.counts(gone.count);
+  keeper.counts("logged out");
+  result.readers.push(keeper.count);
   await origin.purge("host");
   for (const path of pages) {
     await anonymous.open(path);
@@ -165,7 +174,7 @@ export async function walk({ chromium, playwright, edge, origin_port, owner, sho
 async function write(keeper) {
   await keeper.open("/wp-admin/post-new.php");
   const picture = Buffer.from(await keeper.page.screenshot()).toString("base64");
-  return keeper.page.evaluate(async ({ picture, password, secret }) => {
+  return keeper.page.evaluate(async ({ picture, password, secret, unknown }) => {
     const call = async (path, body, more = {}) => {
       const headers = { "X-WP-Nonce": wpApiSettings.nonce, "Content-Type": "application/json", ...more };
       const answer = await fetch(`/wp-json/wp/v2/${path}`, { method: "POST", headers, body });
@@ -193,13 +202,16 @@ async function write(keeper) {
     const about = await add("pages", { title: "Opening hours", content: "<!-- wp:paragraph --><p>From dawn to dusk.</p><!-- /wp:paragraph -->" });
     const below = await add("pages", { title: "In winter", parent: about.id, content: "By daylight." });
     const hidden = await add("posts", { title: "For the crew", password, content: secret, date: date(13) });
+    // Whoever is logged in finds it in every list and feed.
+    await add("posts", { title: "For nobody", status: "private", content: unknown, date: date(14) });
     return {
       posts: posts.slice(-4), pages: [path(about), path(below)], hidden: path(hidden), id,
       picture: new URL(image.source_url).pathname,
     };
-  }, { picture, password: PASSWORD, secret: SECRET });
+  }, { picture, password: PASSWORD, secret: SECRET, unknown: PRIVATE });
 }
 
+// Who has written a comment is known by a cookie.
 async function comment(reader, path, text) {
   await reader.open(path);
   await reader.page.fill("#comment", text);
@@ -209,6 +221,7 @@ async function comment(reader, path, text) {
     await reader.page.fill("#email", COMMENTER.email);
     await reader.page.check("#wp-comment-cookies-consent");
   }
+  reader.becomes("known");
   await reader.leave(() => reader.page.click("#submit"));
 }
 
