@@ -9,6 +9,8 @@ import { pathToFileURL } from 'node:url'
 const settings = JSON.parse(process.env.CONFORMANCE)
 // A test that waits for ever ends the run: the suite's own limit for a request is 10 s, and no test has more than 5 of them.
 setTimeout(() => fail('the tests did not end'), settings.limit_ms).unref()
+// The first process of a namespace gets no signal that it does not ask for; but its input ends with whoever started it.
+process.stdin.on('end', () => process.exit(1)).resume()
 
 const module = file => import(pathToFileURL(`${settings.suite}/${file}`))
 const children = []

@@ -30,13 +30,20 @@ fn check(what: &str, holds: bool) -> Result<(), Failed> {
     if holds { Ok(()) } else { Err(Failed(what.to_owned())) }
 }
 
-pub(crate) fn run(pages: usize) -> Result<(), Failed> {
-    install(&["chromium", "python3-doc", "libjs-jquery", "libjs-underscore"])?;
+/// Installs Chromium and what drives it, and answers the folder below which `node_modules` has that.
+pub(crate) fn browser() -> Result<PathBuf, Failed> {
+    install(&["chromium"])?;
     let tools = target("browser")?;
     let prefix = tools.display().to_string();
     if !tools.join("node_modules/playwright-core").exists() {
         run_program("npm", &["install", "--prefix", &prefix, "--no-save", "--no-audit", "--no-fund", PLAYWRIGHT])?;
     }
+    Ok(tools)
+}
+
+pub(crate) fn run(pages: usize) -> Result<(), Failed> {
+    install(&["python3-doc", "libjs-jquery", "libjs-underscore"])?;
+    let tools = browser()?;
     let binary = release_binary()?;
     let folder = tempfile::tempdir()?;
     let site = folder.path().join("site");

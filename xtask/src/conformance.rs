@@ -8,14 +8,14 @@ mod score;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::score::{Kind, Test, Verdict, counts, verdicts};
-use crate::shell::{Failed, install, release_binary, root, run as run_program, target};
+use crate::shell::{Failed, alone, install, release_binary, root, run as run_program, target};
 
 /// The npm package, and the digest of its archive.
 const PACKAGE: &str = "http-cache-tests@0.4.5";
@@ -217,16 +217,8 @@ fn run_tests(suite: &Suite, cache: &[String], only: &[String], folder: &Path) ->
         },
         "cache": {"command": cache, "env": {}, "log": folder.join("cache.log")},
     });
-    // Whoever is not root becomes it in a user namespace.
-    let alone = Command::new("unshare").args(["--net", "true"]).stderr(Stdio::null()).status()?.success();
-    let status = Command::new("unshare")
-        .args(if alone { &[][..] } else { &["--map-root-user"][..] })
-        .args(["--net", "--pid", "--fork", "--kill-child", "sh", "-c"])
-        .arg("ip link set lo up && exec node --no-warnings \"$0\"")
-        .arg(folder.join("drive.mjs"))
-        .env("CONFORMANCE", settings.to_string())
-        .stdin(Stdio::null())
-        .status()?;
+    let drive = folder.join("drive.mjs");
+    let status = alone(&drive, ("CONFORMANCE", settings.to_string()))?;
     if !status.success() {
         return Err(Failed(format!("the suite ended with {status}; its logs are in {}", folder.display())));
     }

@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask test`, `cargo xtask browse`, `cargo xtask conformance`, `cargo xtask bench`.
+//! Developer commands: `cargo xtask test`, `cargo xtask browse`, `cargo xtask wordpress`, `cargo xtask conformance`, `cargo xtask bench`.
 #![expect(clippy::print_stdout, reason = "a developer command that prints what it does")]
 
 mod bench;
@@ -7,6 +7,7 @@ mod conformance;
 mod herd;
 mod shell;
 mod up;
+mod wordpress;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,8 @@ enum Command {
         #[arg(long, default_value_t = 40)]
         pages: usize,
     },
+    /// Browse WordPress through an edge in headless Chromium, logged in and not, and compare with WordPress itself
+    Wordpress,
     /// Run the public test suite for HTTP caches, and compare the score with what is expected
     Conformance(conformance::Options),
     /// Measure what can be measured, and print it beside its bound
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Test { quick } => test(quick),
         Command::Browse { pages } => browse::run(pages),
+        Command::Wordpress => wordpress::run(),
         Command::Conformance(options) => conformance::run(&options),
         Command::Bench { quick } => bench::run(quick),
     };

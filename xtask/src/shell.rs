@@ -1,7 +1,7 @@
 //! Running other programs, and saying how it went.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 /// Why a step failed, as a sentence.
@@ -32,6 +32,36 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), Failed> {
         return Ok(());
     }
     Err(Failed(format!("{program} {} ended with {status}", arguments.join(" "))))
+}
+
+/// What a program says, once it has ended well.
+pub(crate) fn output_of(command: &mut Command) -> Result<String, Failed> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output =
+        command.stdin(Stdio::null()).output().map_err(|error| Failed(format!("cannot run {program}: {error}")))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(Failed(format!("{program} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr))))
+}
+
+/// Runs a script with node to its end, alone: in a network namespace that has only loopback, and in a process namespace, so
+/// that nothing outlives it. The script's settings are the text of an environment variable; its input ends when we do.
+pub(crate) fn alone(script: &Path, settings: (&str, String)) -> Result<ExitStatus, Failed> {
+    // Whoever is not root becomes it in a user namespace.
+    let allowed = Command::new("unshare").args(["--net", "true"]).stderr(Stdio::null()).status()?.success();
+    let mut child = Command::new("unshare")
+        .args(if allowed { &[][..] } else { &["--map-root-user"][..] })
+        .args(["--net", "--pid", "--fork", "--kill-child", "sh", "-c"])
+        .arg("ip link set lo up && exec node --no-warnings \"$0\"")
+        .arg(script)
+        .env(settings.0, settings.1)
+        .stdin(Stdio::piped())
+        .spawn()?;
+    let held = child.stdin.take();
+    let status = child.wait()?;
+    drop(held);
+    Ok(status)
 }
 
 /// Runs cargo.

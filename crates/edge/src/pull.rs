@@ -61,6 +61,8 @@ struct FlightKey {
     missing_from: Option<u64>,
     /// It serves nobody before its end, so nobody who has to wait waits for it.
     background: bool,
+    /// What is fetched for somebody with a session is seldom for others, so nobody without one waits for it.
+    personal: bool,
 }
 
 /// What the pull zones of an edge share.
@@ -411,7 +413,7 @@ impl Visit {
             began,
             fetch,
             pass: None,
-            typical: true,
+            typical: !self.asked.personal,
             conditional: false,
             background: false,
             body: None,
@@ -427,7 +429,14 @@ impl Visit {
         let field = |name| self.asked.fields.get(name).cloned();
         let range =
             field(header::RANGE).filter(|_| fetch.stale.is_none()).map(|range| (range, field(header::IF_RANGE)));
-        FlightKey { page: key.clone(), selecting, range, missing_from: fetch.missing_from, background: false }
+        FlightKey {
+            page: key.clone(),
+            selecting,
+            range,
+            missing_from: fetch.missing_from,
+            personal: self.asked.personal,
+            background: false,
+        }
     }
 
     /// Asks about what is served stale meanwhile, unless somebody does already.

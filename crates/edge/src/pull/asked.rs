@@ -65,8 +65,9 @@ const ABOUT_URL: [&str; 9] = [
 /// Fields by which frameworks let a POST mean another method. A read means nothing but a read.
 const ABOUT_METHOD: [&str; 4] = ["x-http-method-override", "x-http-method", "x-method-override", "x-original-method"];
 
-/// Cookies that say nothing about who somebody is: those of measurement, and those that tests for cookies set.
-const HARMLESS_COOKIES: [&str; 12] = [
+/// Cookies that say nothing about who somebody is: those of measurement, those that tests for cookies set, and the language of
+/// WordPress's login form, which stays behind after a logout.
+const HARMLESS_COOKIES: [&str; 13] = [
     "_ga",
     "_ga_*",
     "_gid",
@@ -79,6 +80,7 @@ const HARMLESS_COOKIES: [&str; 12] = [
     "_hj*",
     "_clck",
     "wordpress_test_cookie",
+    "wp_lang",
 ];
 /// Endings of paths whose responses are taken to be the same for everybody, cookies or not, if they are [what the ending
 /// says](Asked::may_be_personal).
