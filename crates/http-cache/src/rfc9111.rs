@@ -15,21 +15,27 @@
 //! | 3.3 MUST NOT use an incomplete response as a whole | `storing/broken-off`, `ranges/a-part-is-not-the-whole` |
 //! | 3.3 MUST NOT send a part without saying 206 | `ranges/of-a-stored-response` |
 //! | 3.4 combine only with the same strong validator | `ranges/two-versions-are-not-combined` |
+//! | 3.4 MUST update the stored fields with those of a part | `ranges/parts-keep-their-fields` |
 //! | 3.5 MUST NOT use what was asked for with `Authorization` | `authorization/not-stored`, `authorization/public` |
 //! | 4 MUST NOT reuse unless the target URI matches | `key/query`, `key/hosts`, `key/path-as-it-is` |
 //! | 4 MUST NOT reuse unless the method allows it | `head/from-a-stored-get`, `head/is-no-get` |
 //! | 4 MUST NOT reuse `no-cache` without validation | `validation/no-cache` |
 //! | 4 MUST generate an `Age` | `freshness/max-age`, `freshness/without-date` |
 //! | 4 MUST write unsafe requests through | `storing/post-is-passed-through`, `invalidation/*` |
+//! | 4 MUST use the most recent of several | `vary/most-recent-by-date` |
 //! | 4.1 MUST NOT use unless what `Vary` names matches | `vary/*` |
+//! | 4.1 MUST NOT, also where a 304 brought the `Vary` | `validation/vary-in-a-304` |
 //! | 4.2.4 MUST NOT generate a stale response where it is prohibited | `stale/must-revalidate`, `stale/s-maxage` |
 //! | 4.3.1 MUST send the entity tags | `validation/etag`, `validation/last-modified` |
+//! | 4.3.2 MUST NOT evaluate what is only for the origin | `validation/if-match-is-the-origins` |
 //! | 4.3.3 MUST use the full response | `validation/changed` |
 //! | 4.3.4 MUST NOT update with a 304 of another strong validator | `validation/a-304-of-another-version` |
+//! | 4.3.4 MUST update, with a `Date` of when it came | `validation/304-without-date` |
 //! | 4.3.5 SHOULD update or end what a HEAD tells of | `head/other-validators` |
 //! | 4.4 MUST invalidate the target URI, and none of another origin | `invalidation/put-and-delete`, `invalidation/not-of-another-host` |
 //! | 5.2 MUST pass directives through | `hop-by-hop/cache-directives-pass` |
 //! | 5.2.1.7 504 to `only-if-cached` | `freshness/only-if-cached` |
+//! | 5.2.1.5 does not concern what is stored already | `validation/no-store-does-not-evict` |
 //! | 5.2.2.2 MUST generate an error rather than reuse what is stale | `stale/must-revalidate` |
 //! | 5.2.2.6 MUST NOT transform | `storing/no-transform` |
 //! | RFC 9213 2.2 MUST pass other targeted fields through | `targeted/not-on-the-list` |
