@@ -128,7 +128,8 @@ pub fn judge(exchange: &Exchange<'_>, rules: &Rules) -> Result<Terms, NotStorabl
     }
     permitted(exchange, rules, &control, explicit.is_some())?;
     // «Not even for a second» is what people say who mean «not for others».
-    let shared = control.public || rules.force || (explicit.is_some_and(|(seconds, _)| seconds > 0) && !control.no_cache);
+    let shared =
+        control.public || rules.force || (explicit.is_some_and(|(seconds, _)| seconds > 0) && !control.no_cache);
     if rules.personal && !shared {
         return Err(NotStorable::Cookie);
     }

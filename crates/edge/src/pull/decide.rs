@@ -116,6 +116,13 @@ pub(crate) fn decide(zone: &PullZone, asked: &Asked, key: &PageKey, known: &Know
         });
         return Decision::Pass { forward: Forward::Bypass, why: "bypass-rule" };
     }
+    // What only the origin may judge (RFC 9111 § 4.3.2), it is asked.
+    if asked.fields.contains_key(header::IF_MATCH) || asked.fields.contains_key(header::IF_UNMODIFIED_SINCE) {
+        trace.step("precondition", || {
+            ("the request has a condition that only the origin may judge".to_owned(), Vec::new())
+        });
+        return Decision::Pass { forward: Forward::Request, why: "precondition" };
+    }
     let directives = response::asked(&asked.fields);
     let only_if_cached = directives.only_if_cached;
     let found = lookup(zone, asked, known, trace);

@@ -278,6 +278,10 @@ impl Order {
             (false, false) => &[],
         };
         let mut fields = update::freshened(&stale.fields, &parts.headers, keep);
+        if !parts.headers.contains_key(header::DATE) {
+            // Without one of its own, the old one would make it as old as before (RFC 9110 § 6.6.1).
+            date(&mut fields, answered_ms);
+        }
         let judged = self.judge(stale.status, &fields, asked_ms, answered_ms);
         let tags = self.tags_after(&stale.tags, &parts.headers);
         let selected_by = self.selected_by(&fields);
@@ -296,6 +300,9 @@ impl Order {
         });
         Ok(match judged {
             Ok(_) => {
+                if !variant.replaces(stale) {
+                    self.forget_stale(); // it is selected by other requests now
+                }
                 let stored = self.keep(&variant);
                 Landing::Ready { variant, status: parts.status, stored }
             }
@@ -474,10 +481,8 @@ impl Order {
         if strip_set_cookie {
             fields.remove(header::SET_COOKIE);
         }
-        if !fields.contains_key(header::DATE)
-            && let Ok(date) = HeaderValue::try_from(http_cache::date::format(answered_ms / 1_000))
-        {
-            fields.insert(header::DATE, date); // RFC 9110 § 6.6.1
+        if !fields.contains_key(header::DATE) {
+            date(&mut fields, answered_ms);
         }
         let selected_by = self.selected_by(&parts.headers);
         let mut variant = Variant {
@@ -722,6 +727,7 @@ impl Copying {
             tags.extend(
                 older.iter().flat_map(|old| old.tags.iter()).filter(|tag| !self.variant.tags.contains(tag)).cloned(),
             );
+            let fields = older.map(|old| update::freshened(&old.fields, &self.variant.fields, &[]));
             let older = older.map(|old| match &old.content {
                 Content::Parts(parts) => parts.clone(),
                 Content::Growing(_) => Vec::new(),
@@ -729,6 +735,9 @@ impl Copying {
             let parts = combined(&older.unwrap_or_default(), part.clone()).unwrap_or_else(|| vec![part]);
             page.put(self.variant.with(|variant| {
                 variant.tags = tags;
+                if let Some(fields) = fields {
+                    variant.fields = fields; // RFC 9111 § 3.4
+                }
                 variant.status = StatusCode::OK;
                 variant.length = Some(total);
                 variant.announced = None;
@@ -742,6 +751,13 @@ impl Drop for Copying {
     fn drop(&mut self) {
         // Nobody may wait for ever, also where this task was ended from outside. After `finish` this says nothing.
         self.growing.fail("abandoned");
+    }
+}
+
+/// Says when a response arrived that does not say when it was made.
+fn date(fields: &mut HeaderMap, now_ms: u64) {
+    if let Ok(date) = HeaderValue::try_from(http_cache::date::format(now_ms / 1_000)) {
+        fields.insert(header::DATE, date);
     }
 }
 

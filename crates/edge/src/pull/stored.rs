@@ -143,6 +143,10 @@ impl Variant {
         self.terms.initial_age_s.saturating_add(now_ms.saturating_sub(self.answered_ms) / 1_000)
     }
 
+    fn date_s(&self) -> Option<u64> {
+        http_cache::date::parse(self.fields.get(header::DATE)?.to_str().ok()?, self.answered_ms / 1_000)
+    }
+
     /// Whether a request selects it (§ 4.1). `by_language`: also where what the request likes best is the language of this
     /// response, whatever else it would take.
     pub(crate) fn selected(&self, request: &HeaderMap, by_language: bool) -> bool {
@@ -250,9 +254,14 @@ impl Variant {
 }
 
 impl Page {
-    /// The newest variant that a request selects, among those that can be read.
+    /// The newest variant, by its `Date`, that a request selects among those that can be read (RFC 9111 § 4).
     pub(crate) fn select(&self, request: &HeaderMap, by_language: bool) -> Option<&Arc<Variant>> {
-        self.variants.iter().find(|variant| variant.readable() && variant.selected(request, by_language))
+        let mut selected =
+            self.variants.iter().filter(|variant| variant.readable() && variant.selected(request, by_language));
+        let first = selected.next()?;
+        // Rarely is there more than one: only where responses of one URL vary by different fields. Of equals, the last that
+        // was stored, which is the first here.
+        Some(selected.fold(first, |best, next| if next.date_s() > best.date_s() { next } else { best }))
     }
 
     /// Puts a variant in, in the place of the one that the same requests select.
