@@ -282,7 +282,7 @@ impl Order {
             // Without one of its own, the old one would make it as old as before (RFC 9110 § 6.6.1).
             date(&mut fields, answered_ms);
         }
-        let judged = self.judge(stale.status, &fields, asked_ms, answered_ms);
+        let judged = self.judge(&Method::GET, stale.status, &fields, asked_ms, answered_ms);
         let tags = self.tags_after(&stale.tags, &parts.headers);
         let selected_by = self.selected_by(&fields);
         strip(&mut fields);
@@ -328,16 +328,7 @@ impl Order {
         };
         let agrees = stored.length.is_some_and(|length| update::head_agrees(&stored.fields, length, &parts.headers));
         let fields = update::freshened(&stored.fields, &parts.headers, &[header::CONTENT_RANGE, header::SET_COOKIE]);
-        let exchange = Exchange {
-            method: &Method::GET,
-            request: &self.asked.fields,
-            status: stored.status,
-            response: &fields,
-            own_location: false,
-            asked_s: asked_ms / 1_000,
-            answered_s: answered_ms / 1_000,
-        };
-        match judge(&exchange, &self.rules(stored.status, &fields)) {
+        match self.judge(&Method::GET, stored.status, &fields, asked_ms, answered_ms) {
             Ok(terms) if agrees => {
                 let began = self.began;
                 let mut fields = fields.clone();
@@ -358,7 +349,7 @@ impl Order {
     /// Any response that is not a part.
     async fn whole(&mut self, parts: Parts, body: Body, asked_ms: u64, answered_ms: u64) -> Landing {
         let rules = self.rules(parts.status, &parts.headers);
-        let judged = self.judge(parts.status, &parts.headers, asked_ms, answered_ms);
+        let judged = self.judge(&self.asked.method, parts.status, &parts.headers, asked_ms, answered_ms);
         let announced = http_body::Body::size_hint(&body).exact();
         // An error that one client's way of asking can cause does not take the place of something good.
         let good = self.fetch.stale.as_ref().is_some_and(|stale| stale.status.as_u16() < 400);
@@ -392,7 +383,7 @@ impl Order {
 
     /// A 206: a part that was asked for, or the rest of one that is stored (§ 3.3, § 3.4).
     async fn part(&mut self, mut parts: Parts, body: Body, asked_ms: u64, answered_ms: u64) -> Result<Landing, Again> {
-        let judged = self.judge(parts.status, &parts.headers, asked_ms, answered_ms);
+        let judged = self.judge(&self.asked.method, parts.status, &parts.headers, asked_ms, answered_ms);
         let rules = self.rules(parts.status, &parts.headers);
         let content_range = parts.headers.get(header::CONTENT_RANGE).cloned();
         let read = content_range.as_ref().and_then(read_content_range);
@@ -556,15 +547,14 @@ impl Order {
 
     fn judge(
         &self,
+        method: &Method,
         status: StatusCode,
         fields: &HeaderMap,
         asked_ms: u64,
         answered_ms: u64,
     ) -> Result<Terms, NotStorable> {
-        // A HEAD that asks about what is stored asks about the response to a GET.
-        let about_stored = self.fetch.stale.is_some() && self.asked.method == Method::HEAD;
         let exchange = Exchange {
-            method: if about_stored { &Method::GET } else { &self.asked.method },
+            method,
             request: &self.asked.fields,
             status,
             response: fields,
