@@ -192,7 +192,7 @@ impl Growing {
     /// A reader that begins `from` bytes after its first byte; nothing where those are gone already.
     pub(crate) fn read(self: &Arc<Self>, from: u64) -> Option<Reader> {
         let mut state = self.lock();
-        if from < state.first_held() && !(state.kept || state.length == 0) {
+        if from < state.dropped && !(state.kept || state.length == 0) {
             return None;
         }
         let id = state.next_reader;
@@ -211,7 +211,7 @@ impl Drop for Growing {
     fn drop(&mut self) {
         let held = {
             let state = self.lock();
-            state.length - state.first_held()
+            state.length - state.dropped
         };
         self.budget.held.fetch_sub(held, Ordering::AcqRel);
     }
@@ -239,11 +239,6 @@ impl State {
             self.chunks.push_back((at, Bytes::copy_from_slice(&self.tail)));
             self.tail.clear();
         }
-    }
-
-    /// The offset of the first byte that is still held.
-    fn first_held(&self) -> u64 {
-        self.dropped
     }
 
     /// Drops what lies before `offset`, and says how many bytes that was.
@@ -393,7 +388,10 @@ mod tests {
         slow.next(u64::MAX).await.expect("bytes").expect("more");
         drop(slow);
         while quick.next(u64::MAX).await.expect("bytes").is_some() {
-            let held = body.lock().length - body.lock().dropped;
+            let held = {
+                let state = body.lock();
+                state.length - state.dropped
+            };
             assert!(held <= WINDOW_BYTES + 2 * chunk.len() as u64);
         }
         assert_eq!(writer.await.expect("writer"), 4 * WINDOW_BYTES);
