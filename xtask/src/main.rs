@@ -26,7 +26,7 @@ struct Cli {
 enum Command {
     /// Install what the tests need from Debian and npm, then run every check there is
     Test {
-        /// Leave out the browser
+        /// Leave out what takes a browser
         #[arg(long)]
         quick: bool,
     },
@@ -72,6 +72,7 @@ fn test(quick: bool) -> Result<(), Failed> {
     step("conformance", || conformance::run(&conformance::Options::default()))?;
     if !quick {
         step("browser", || browse::run(12))?;
+        step("wordpress", wordpress::run)?;
     }
     println!("all steps passed");
     Ok(())
