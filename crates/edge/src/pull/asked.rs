@@ -199,9 +199,11 @@ impl Asked {
             }
         }
 
-        let marked = cookies.iter().any(|(name, _)| {
-            !HARMLESS_COOKIES.iter().any(|pattern| api::pull::glob(pattern, name))
-                && !zone.doc.key.cookies.iter().any(|keyed| keyed == name)
+        // Some programs take a comma for the end of a cookie: who knows what comes after it.
+        let marked = cookies.iter().any(|(name, value)| {
+            value.contains(',')
+                || !HARMLESS_COOKIES.iter().any(|pattern| api::pull::glob(pattern, name))
+                    && !zone.doc.key.cookies.iter().any(|keyed| keyed == name)
         });
         let path = origin_target.split('?').next().unwrap_or_default();
         let ending = path.rsplit('/').next().and_then(|file| file.rsplit_once('.')).map(|(_, ending)| ending);
@@ -593,6 +595,7 @@ mod tests {
             ("/", "_ga=1; session=2", true),
             ("/", "_ga=J\u{fc}rgen; session=2", true),
             ("/", "session", true),
+            ("/", "_ga=1, session=2", true),
             ("/account", "PHPSESSID=1", true),
             ("/a.css", "session=2", false),
             ("/a.css?x=/b", "session=2", false),

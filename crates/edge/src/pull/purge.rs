@@ -44,6 +44,13 @@ pub(crate) async fn serve(
         Some(other) => return Err(invalid(format!("Fastly-Soft-Purge is {other:?}; write 1 or 0"))),
     };
     let allowed = may_operate(node, zone, parts.extensions.get::<Peer>(), &parts.headers);
+    let purged = match &what {
+        What::Url => format!("url {}", asked.url),
+        What::Prefix => format!("prefix {}", asked.url),
+        What::Host => format!("host {}", split(&asked.url).0),
+        What::Zone => format!("zone {}", zone.name),
+        What::Tags(tags) => format!("tags {}", tags.iter().map(Tag::as_str).collect::<Vec<_>>().join(" ")),
+    };
     let number = match (&node.control, token(parts)?) {
         (Some(control), Some(token)) => {
             let request = request(zone, asked, what, soft);
@@ -62,7 +69,7 @@ pub(crate) async fn serve(
             return Err(Problem::new(ErrorCode::Forbidden, detail));
         }
     };
-    let json = serde_json::json!({ "purged": asked.url.as_ref(), "soft": soft, "event": number }).to_string();
+    let json = serde_json::json!({ "purged": purged, "soft": soft, "event": number }).to_string();
     let mut response = Response::new(Body::full(Bytes::from(json)));
     *response.status_mut() = StatusCode::OK;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
