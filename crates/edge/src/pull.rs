@@ -44,6 +44,7 @@ use crate::pull::stored::{Began, Page, PageKey, Variant};
 use crate::pull::upgrade::Tunnel;
 pub(crate) use crate::pull::zone::PullZone;
 use crate::purges::{Purges, Verdict};
+use crate::serve::refuse;
 
 /// Locks of pages: changes of pages that share one wait for each other.
 const PAGE_LOCKS: usize = 64;
@@ -226,15 +227,6 @@ fn relay(informational: Informational) -> OnInformational {
         http_cache::hop::strip(&mut fields);
         informational.send(status, &fields);
     })
-}
-
-fn refuse(node: &Node, method: &Method, problem: &Problem) -> Response<Body> {
-    let mut response = crate::serve::refuse(node, method, problem);
-    let value = format!("littoral-{}; detail={}", node.config.node.name, problem.code.word());
-    if let Ok(value) = HeaderValue::try_from(value) {
-        response.headers_mut().insert("cache-status", value);
-    }
-    response
 }
 
 /// One request on its way through.
@@ -533,17 +525,11 @@ impl Visit {
             ErrorCode::UpstreamUnreachable
         };
         // Where the origin is and what exactly it did is for the log, not for the world.
-        let mut response =
-            self.refuse(&Problem::new(code, format!("the origin gave no usable answer ({})", failed.word)));
-        let value =
-            format!("littoral-{}; fwd={}; detail={}", self.node.config.node.name, fetch.forward.word(), failed.word);
-        if let Ok(value) = HeaderValue::try_from(value) {
-            response.headers_mut().insert("cache-status", value);
-        }
-        response
+        self.refuse(&Problem::new(code, format!("the origin gave no usable answer ({})", failed.word)))
     }
 
     fn refuse(&self, problem: &Problem) -> Response<Body> {
+        // Without `Cache-Status`: it is of no cached response (RFC 9211 § 2).
         refuse(&self.node, &self.asked.method, problem)
     }
 

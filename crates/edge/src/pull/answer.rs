@@ -7,12 +7,12 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_cache::conditional::{self, Precondition};
-use http_cache::{CacheStatus, Forward, Freshness, Outcome, Piece, Plan, Validators, date};
+use http_cache::{CacheStatus, Forward, Freshness, Outcome, Piece, Plan};
 use net::{Body, BodyError};
 
 use crate::node::Node;
 use crate::pull::asked::Asked;
-use crate::pull::decide::planned;
+use crate::pull::decide::{planned, validators};
 use crate::pull::fetch::strip;
 use crate::pull::growing::{Growing, Reader};
 use crate::pull::stored::{Content, Variant};
@@ -122,14 +122,7 @@ pub(crate) fn from_origin(
 }
 
 fn precondition(asked: &Asked, fields: &HeaderMap, now_ms: u64) -> Precondition {
-    let text = |name| fields.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let now_s = now_ms / 1_000;
-    let validators = Validators {
-        etag: text(header::ETAG).unwrap_or_default(),
-        last_modified_s: text(header::LAST_MODIFIED).and_then(|text| date::parse(text, now_s)),
-        now_s,
-    };
-    conditional::evaluate(&asked.method, &asked.fields, &validators)
+    conditional::evaluate(&asked.method, &asked.fields, &validators(fields, now_ms))
 }
 
 /// 304, with the fields that RFC 9110 § 15.4.5 wants and without those that describe a body.

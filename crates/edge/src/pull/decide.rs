@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use api::ExplainStep;
-use http::{Method, header};
+use http::{HeaderMap, HeaderName, Method, header};
 use http_cache::plan::{self, Plan};
 use http_cache::response::{self, Use, Why};
 use http_cache::{Forward, Outcome, Piece, Validators, date};
@@ -346,15 +346,23 @@ fn has_all(asked: &Asked, variant: &Variant, now_ms: u64) -> bool {
 
 /// The answer to a request out of a stored representation of so many bytes.
 pub(crate) fn planned(asked: &Asked, variant: &Variant, length: u64, now_ms: u64, boundary: &str) -> Plan {
-    let text = |name| variant.fields.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
-    let now_s = now_ms / 1_000;
-    let validators = Validators {
-        etag: text(header::ETAG).unwrap_or_default(),
-        last_modified_s: text(header::LAST_MODIFIED).and_then(|text| date::parse(text, now_s)),
-        now_s,
-    };
-    let media_type = text(header::CONTENT_TYPE).unwrap_or("application/octet-stream");
+    let media_type = text(&variant.fields, &header::CONTENT_TYPE).unwrap_or("application/octet-stream");
+    let validators = validators(&variant.fields, now_ms);
     plan::plan(&asked.method, &asked.fields, &validators, length, media_type, boundary)
+}
+
+/// What identifies the state of a response.
+pub(crate) fn validators(fields: &HeaderMap, now_ms: u64) -> Validators<'_> {
+    let now_s = now_ms / 1_000;
+    Validators {
+        etag: text(fields, &header::ETAG).unwrap_or_default(),
+        last_modified_s: text(fields, &header::LAST_MODIFIED).and_then(|text| date::parse(text, now_s)),
+        now_s,
+    }
+}
+
+fn text<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    fields.get(name)?.to_str().ok()
 }
 
 impl Variant {
