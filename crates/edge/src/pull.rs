@@ -9,6 +9,7 @@
 
 mod answer;
 mod asked;
+mod copying;
 mod decide;
 mod explain;
 mod fetch;

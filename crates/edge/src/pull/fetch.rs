@@ -11,18 +11,18 @@ use api::names::Tag;
 use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
-use http_body_util::BodyExt;
 use http_cache::response::{Exchange, Terms, judge};
 use http_cache::vary::{self, Vary};
-use http_cache::{ByteRange, Freshness, NotStorable, hop, targeted, update};
+use http_cache::{ByteRange, NotStorable, hop, targeted, update};
 use net::{Body, OnInformational, UpstreamError};
 use tokio::sync::oneshot;
 
 use crate::node::Node;
 use crate::pull::asked::Asked;
+use crate::pull::copying::Copying;
 use crate::pull::decide::Fetch;
 use crate::pull::growing::Growing;
-use crate::pull::stored::{Announced, Began, Content, PageKey, Part, Pass, Variant, combined};
+use crate::pull::stored::{Announced, Began, Content, PageKey, Pass, Variant};
 use crate::pull::zone::PullZone;
 use crate::purges::Verdict;
 
@@ -581,168 +581,6 @@ impl Order {
 
 /// The fetch has to be made once more, for the whole thing.
 struct Again;
-
-/// Copies a body from the origin into its readers' reach, and into the store when it is whole.
-struct Copying {
-    node: Arc<Node>,
-    key: PageKey,
-    growing: Arc<Growing>,
-    variant: Arc<Variant>,
-    most_bytes: u64,
-    /// Take the length of a last part from its bytes where `Content-Range` says another.
-    lenient: bool,
-    /// The variant is not in the store yet.
-    at_end: bool,
-}
-
-impl Copying {
-    async fn run(mut self, body: Body, begin: Vec<Bytes>) {
-        match self.copy(body, begin).await {
-            Ok(true) => {
-                self.growing.finish();
-                self.store();
-            }
-            Ok(false) => self.growing.fail("abandoned"),
-            Err(word) => {
-                self.forget();
-                self.growing.fail(word);
-            }
-        }
-    }
-
-    /// True: all of it has come.
-    async fn copy(&mut self, body: Body, begin: Vec<Bytes>) -> Result<bool, &'static str> {
-        for bytes in begin {
-            if !self.push(&bytes).await {
-                return Ok(false);
-            }
-        }
-        let mut body = std::pin::pin!(body);
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| {
-                let word = error.downcast_ref::<UpstreamError>().map_or("closed-early", UpstreamError::word);
-                tracing::warn!(url = %self.key.url, %error, "a body from the origin broke off");
-                word
-            })?;
-            let Ok(bytes) = frame.into_data() else { continue };
-            if !bytes.is_empty() && !self.push(&bytes).await {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    async fn push(&mut self, bytes: &Bytes) -> bool {
-        let length = self.growing.length() + bytes.len() as u64;
-        if (length > self.most_bytes || self.node.pull.budget.exceeded()) && self.growing.joinable() {
-            // Too large for the store, or too much at once for this machine: who reads it already gets it at their pace,
-            // and for a while nobody waits for it any more.
-            self.forget();
-            self.growing.let_go();
-            let pass = Pass { until_ms: self.node.now_ms() + HIT_FOR_MISS_MS, why: NotStorable::TooLarge };
-            self.node.change_page(&self.key, |page| page.pass = Some(pass));
-        }
-        self.growing.push(bytes).await
-    }
-
-    /// Takes everything that grows with this body out of the store.
-    fn forget(&self) {
-        let ours = |stored: &Arc<Variant>| stored.grows_with(&self.variant);
-        if self.node.page(&self.key).is_some_and(|page| page.variants.iter().any(ours)) {
-            self.node.change_page(&self.key, |page| page.variants.retain(|stored| !ours(stored)));
-        }
-    }
-
-    /// Puts the whole body in the place of the growing one.
-    fn store(&self) {
-        if !self.growing.joinable() {
-            return;
-        }
-        let part = Part { first: self.growing.first(), pieces: self.growing.pieces() };
-        let bytes = part.length();
-        let Some(announced) = &self.variant.announced else {
-            let parts = if bytes == 0 { Vec::new() } else { vec![part] };
-            let done = |variant: &Variant| {
-                variant.with(|variant| {
-                    variant.length = Some(bytes);
-                    variant.content = Content::Parts(parts.clone());
-                })
-            };
-            if !self.at_end {
-                // What is stored may have been confirmed meanwhile, and have newer fields.
-                self.node.change_page(&self.key, |page| {
-                    for variant in page.variants.iter_mut().filter(|stored| stored.grows_with(&self.variant)) {
-                        *variant = done(variant);
-                    }
-                });
-            } else if self.node.verdict_on_variant(&self.key, &self.variant) != Verdict::Hard {
-                self.node.change_page(&self.key, |page| page.put(done(&self.variant)));
-            }
-            return;
-        };
-        let total = match self.variant.length {
-            Some(total) if announced.range.len() == bytes => total,
-            // The last part of something whose length was told wrongly: what there is ends where the part does.
-            Some(total) if self.lenient && announced.range.last + 1 == total && bytes > 0 => part.end(),
-            _ => return,
-        };
-        let true_to_word = Some(total) == self.variant.length;
-        let verdict = self.node.verdict_on_variant(&self.key, &self.variant);
-        if verdict == Verdict::Hard {
-            return;
-        }
-        self.node.change_page(&self.key, |page| {
-            let same = |old: &&Arc<Variant>| {
-                true_to_word
-                    && self.variant.replaces(old)
-                    && old.length == Some(total)
-                    && old.strong_etag().is_some()
-                    && old.strong_etag() == self.variant.strong_etag()
-                    && self.node.verdict_on_variant(&self.key, old) == Verdict::Clean
-            };
-            // A whole that may be used is not given up for a part.
-            let now_ms = self.node.now_ms();
-            let better = |old: &&Arc<Variant>| {
-                self.variant.replaces(old)
-                    && old.whole()
-                    && old.readable()
-                    && matches!(old.terms.storable.at(old.age_s(now_ms)), Freshness::Fresh { .. })
-                    && self.node.verdict_on_variant(&self.key, old) == Verdict::Clean
-            };
-            if page.variants.iter().any(|old| better(&old)) {
-                return;
-            }
-            let older = page.variants.iter().find(same);
-            let mut tags = self.variant.tags.clone();
-            tags.extend(
-                older.iter().flat_map(|old| old.tags.iter()).filter(|tag| !self.variant.tags.contains(tag)).cloned(),
-            );
-            let fields = older.map(|old| update::freshened(&old.fields, &self.variant.fields, &[]));
-            let older = older.map(|old| match &old.content {
-                Content::Parts(parts) => parts.clone(),
-                Content::Growing(_) => Vec::new(),
-            });
-            let parts = combined(&older.unwrap_or_default(), part.clone()).unwrap_or_else(|| vec![part]);
-            page.put(self.variant.with(|variant| {
-                variant.tags = tags;
-                if let Some(fields) = fields {
-                    variant.fields = fields; // RFC 9111 § 3.4
-                }
-                variant.status = StatusCode::OK;
-                variant.length = Some(total);
-                variant.announced = None;
-                variant.content = Content::Parts(parts);
-            }));
-        });
-    }
-}
-
-impl Drop for Copying {
-    fn drop(&mut self) {
-        // Nobody may wait for ever, also where this task was ended from outside. After `finish` this says nothing.
-        self.growing.fail("abandoned");
-    }
-}
 
 /// Says when a response arrived that does not say when it was made.
 fn date(fields: &mut HeaderMap, now_ms: u64) {
