@@ -45,6 +45,9 @@ enum Command {
         /// Smaller bodies and fewer rounds
         #[arg(long)]
         quick: bool,
+        /// Only the row about thousands of clients for one cold object
+        #[arg(long)]
+        herd: bool,
     },
 }
 
@@ -54,7 +57,7 @@ fn main() -> ExitCode {
         Command::Browse { pages } => browse::run(pages),
         Command::Wordpress => wordpress::run(),
         Command::Conformance(options) => conformance::run(&options),
-        Command::Bench { quick } => bench::run(quick),
+        Command::Bench { quick, herd } => bench::run(quick, herd),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

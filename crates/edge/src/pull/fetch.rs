@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use api::names::Tag;
 use bytes::Bytes;
@@ -30,6 +31,11 @@ use crate::purges::Verdict;
 pub(crate) const HIT_FOR_MISS_MS: u64 = 10_000;
 /// How long what is stale is served without asking after the origin has failed, in milliseconds.
 const DOWN_MS: u64 = 1_000;
+
+/// A body of at most this size, in bytes, is waited for before its head is made known,
+const SMALL_BODY_BYTES: u64 = 64 << 10;
+/// for at most so long, in milliseconds.
+const SMALL_BODY_MS: u64 = 2;
 
 /// How a fetch ended, for everybody who waited for its head.
 #[derive(Clone)]
@@ -450,11 +456,23 @@ impl Order {
             lenient: !self.zone.strict(),
             at_end,
         };
+        let small = http_body::Body::size_hint(&body).exact().is_some_and(|bytes| bytes <= SMALL_BODY_BYTES);
         let run = copy.run(body, begin.unwrap_or_default());
         if self.background {
             run.await;
         } else {
-            tokio::spawn(run);
+            let copying = tokio::spawn(run);
+            if small && !at_end {
+                // Most likely it has come with the head: then everybody gets it in one piece. The copying goes on by itself
+                // where it has not.
+                let _ = tokio::time::timeout(Duration::from_millis(SMALL_BODY_MS), copying).await;
+                if let Some(whole) = self.node.page(&self.key).and_then(|page| {
+                    let same = |stored: &&Arc<Variant>| stored.replaces(&variant) && stored.is_done_of(&variant);
+                    page.variants.iter().find(same).cloned()
+                }) {
+                    return Landing::Ready { variant: whole, status, stored };
+                }
+            }
         }
         Landing::Ready { variant, status, stored }
     }

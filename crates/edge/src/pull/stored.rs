@@ -187,6 +187,13 @@ impl Variant {
         }
     }
 
+    /// Whether it is `growing`, all of whose body has come.
+    pub(crate) fn is_done_of(&self, growing: &Variant) -> bool {
+        let same =
+            self.began == growing.began && self.answered_ms == growing.answered_ms && self.status == growing.status;
+        same && matches!(self.content, Content::Parts(_)) && self.whole()
+    }
+
     /// Whether it can be read from its beginning, and did not break off.
     pub(crate) fn readable(&self) -> bool {
         match &self.content {
