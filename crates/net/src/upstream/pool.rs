@@ -15,9 +15,9 @@ use super::lease::{Http1, Http2, Lease};
 
 /// Requests that may wait for a connection to one server. One more is refused at once.
 pub const QUEUE_MAX: usize = 1_024;
-/// How long an idle connection is kept, in milliseconds. Shorter than servers keep theirs, so that they rarely close
+/// How long an idle connection is kept, in milliseconds. Shorter than most servers keep theirs (5 s), so that they rarely close
 /// under us.
-pub(super) const POOL_IDLE_MS: u64 = 20_000;
+pub(super) const POOL_IDLE_MS: u64 = 4_000;
 /// Requests at once on one HTTP/2 connection, where the server allows more.
 pub(super) const STREAMS_MAX: usize = 100;
 
