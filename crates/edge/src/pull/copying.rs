@@ -57,7 +57,7 @@ impl Copying {
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
                 let word = error.downcast_ref::<UpstreamError>().map_or("closed-early", UpstreamError::word);
-                tracing::warn!(url = %self.key.url, %error, "a body from the origin broke off");
+                tracing::warn!(url = self.key.shown(), %error, "a body from the origin broke off");
                 word
             })?;
             let Ok(bytes) = frame.into_data() else { continue };

@@ -153,7 +153,7 @@ impl Order {
             }
             Landing::Failed(failed) => {
                 self.node.metrics.fetch_failed.inc();
-                tracing::warn!(zone = %self.zone.name, url = %self.key.url, why = failed.word, error = failed.text, "fetch failed");
+                tracing::warn!(zone = %self.zone.name, url = self.key.shown(), why = failed.word, error = failed.text, "fetch failed");
                 if self.fetch.stale.is_some() {
                     let until_ms = self.node.now_ms() + DOWN_MS;
                     self.node.change_page(&self.key, |page| page.down_until_ms = until_ms);
@@ -283,33 +283,10 @@ impl Order {
             (false, true) => &[header::SET_COOKIE][..],
             (false, false) => &[],
         };
-        let mut fields = update::freshened(&stale.fields, &parts.headers, keep);
-        if !parts.headers.contains_key(header::DATE) {
-            // Without one of its own, the old one would make it as old as before (RFC 9110 § 6.6.1).
-            date(&mut fields, answered_ms);
-        }
-        let judged = self.judge(&Method::GET, stale.status, &fields, asked_ms, answered_ms);
-        let tags = self.tags_after(&stale.tags, &parts.headers);
-        let selected_by = self.selected_by(&fields);
-        strip(&mut fields);
-        let began = self.began;
-        let variant = stale.with(|variant| {
-            variant.fields = fields;
-            variant.tags = tags;
-            variant.selected_by = selected_by;
-            variant.answered_ms = answered_ms;
-            variant.began = began;
-            variant.checked = (AtomicU64::new(began.event), AtomicU64::new(began.local));
-            if let Ok(terms) = judged {
-                variant.terms = terms;
-            }
-        });
+        let (variant, judged) = self.freshened(stale, &parts.headers, keep, asked_ms, answered_ms);
         Ok(match judged {
-            Ok(_) => {
-                if !variant.replaces(stale) {
-                    self.forget_stale(); // it is selected by other requests now
-                }
-                let stored = self.keep(&variant);
+            Ok(()) => {
+                let stored = self.keep_instead(stale, &variant);
                 Landing::Ready { variant, status: parts.status, stored }
             }
             Err(why) => {
@@ -320,6 +297,46 @@ impl Order {
                 Landing::Alone(why)
             }
         })
+    }
+
+    /// What is stored, with the fields of a newer answer about it, and whether it may be kept so (§ 3.2).
+    fn freshened(
+        &self,
+        stored: &Arc<Variant>,
+        newer: &HeaderMap,
+        keep: &[HeaderName],
+        asked_ms: u64,
+        answered_ms: u64,
+    ) -> (Arc<Variant>, Result<(), NotStorable>) {
+        let mut fields = update::freshened(&stored.fields, newer, keep);
+        if !newer.contains_key(header::DATE) {
+            // Without one of its own, the old one would make it as old as before (RFC 9110 § 6.6.1).
+            date(&mut fields, answered_ms);
+        }
+        let judged = self.judge(&Method::GET, stored.status, &fields, asked_ms, answered_ms);
+        let tags = self.tags_after(&stored.tags, newer);
+        let selected_by = self.selected_by(&fields);
+        strip(&mut fields);
+        let variant = stored.with(|variant| {
+            variant.fields = fields;
+            variant.tags = tags;
+            variant.selected_by = selected_by;
+            variant.answered_ms = answered_ms;
+            variant.began = self.began;
+            variant.checked = (AtomicU64::new(self.began.event), AtomicU64::new(self.began.local));
+            if let Ok(terms) = judged {
+                variant.terms = terms;
+            }
+        });
+        (variant, judged.map(|_| ()))
+    }
+
+    /// Puts a variant in the place of an older one, also where other requests select it now.
+    fn keep_instead(&self, older: &Arc<Variant>, variant: &Arc<Variant>) -> bool {
+        if !variant.replaces(older) {
+            self.node.forget_variant(&self.key, older);
+        }
+        self.keep(variant)
     }
 
     /// The answer to a HEAD freshens what is stored, or ends it where it tells of something else (§ 4.3.5).
@@ -333,20 +350,10 @@ impl Order {
             return;
         };
         let agrees = stored.length.is_some_and(|length| update::head_agrees(&stored.fields, length, &parts.headers));
-        let fields = update::freshened(&stored.fields, &parts.headers, &[header::CONTENT_RANGE, header::SET_COOKIE]);
-        match self.judge(&Method::GET, stored.status, &fields, asked_ms, answered_ms) {
-            Ok(terms) if agrees => {
-                let began = self.began;
-                let mut fields = fields.clone();
-                strip(&mut fields);
-                self.keep(&stored.with(|variant| {
-                    variant.fields = fields;
-                    variant.terms = terms;
-                    variant.answered_ms = answered_ms;
-                    variant.began = began;
-                    variant.checked = (AtomicU64::new(began.event), AtomicU64::new(began.local));
-                }));
-            }
+        let keep = [header::CONTENT_RANGE, header::SET_COOKIE];
+        let (variant, judged) = self.freshened(stored, &parts.headers, &keep, asked_ms, answered_ms);
+        match judged {
+            Ok(()) if agrees => drop(self.keep_instead(stored, &variant)),
             Err(why) if why.is_about_request() => {}
             _ => self.node.forget_variant(&self.key, stored),
         }

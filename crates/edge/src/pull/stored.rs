@@ -32,6 +32,13 @@ pub(crate) struct PageKey {
     pub(crate) more: Arc<str>,
 }
 
+impl PageKey {
+    /// For the log: without the query, in which secrets stand.
+    pub(crate) fn shown(&self) -> &str {
+        self.url.split('?').next().unwrap_or_default()
+    }
+}
+
 /// Everything that is known about a URL.
 #[derive(Clone, Default)]
 pub(crate) struct Page {
