@@ -16,7 +16,7 @@ use net::{Body, NetError};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::head::{Head, describe, text};
-use crate::node::{FileKey, HeadKey, Node};
+use crate::node::{BodyId, FileKey, HeadKey, Node};
 
 /// How long a fetch waits for a place, in milliseconds.
 const PLACE_WAIT_MS: u64 = 10_000;
@@ -102,7 +102,7 @@ pub(crate) async fn fetch_slice(node: Arc<Node>, head: Arc<Head>, index: u64) ->
     if let Ok(bytes) = &result
         && head.storable.is_some()
     {
-        node.keep_slice((head.digest, index), bytes.clone());
+        node.keep_slice((BodyId::File(head.digest), index), bytes.clone());
     }
     result
 }
@@ -191,7 +191,7 @@ async fn new_file(
     let stored = head.storable.is_some() && node.keep_head(key.clone(), &head);
     let first = (!first.is_empty()).then_some(first);
     if stored && let Some(first) = &first {
-        node.keep_slice((head.digest, 0), first.clone());
+        node.keep_slice((BodyId::File(head.digest), 0), first.clone());
     }
     Ok(Fetched::File { head, first, revalidated: false, stored })
 }

@@ -24,6 +24,7 @@ use crate::fetch::{FetchError, Fetched};
 use crate::flights::Flights;
 use crate::head::Head;
 use crate::metrics::NodeMetrics;
+use crate::pull::sliced::Sliced;
 use crate::pull::stored::{Page, PageKey};
 use crate::pull::zone::PullZones;
 use crate::pull::{Asked, PullState};
@@ -74,8 +75,17 @@ pub(crate) struct HeadKey {
     pub(crate) file: FileKey,
 }
 
-/// A slice of a body. Bodies are named by their digest, so a slice can never be another version's.
-pub(crate) type SliceKey = (Digest, u64);
+/// What the slices of a body are stored under. No two versions share one, so a slice can never be another version's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum BodyId {
+    /// A file's: its digest.
+    File(Digest),
+    /// A response's: a random number.
+    Page(u128),
+}
+
+/// A slice of a body.
+pub(crate) type SliceKey = (BodyId, u64);
 
 /// Keys of the memory tier.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -359,7 +369,7 @@ impl Node {
         let same = |item: &Item| matches!(item, Item::Head(stored) if Arc::ptr_eq(stored, head));
         if self.store.remove_if(key, same).is_some() {
             for index in 0..api::slices::slice_count(head.size) {
-                self.store.remove(&Key::Slice((head.digest, index)));
+                self.store.remove(&Key::Slice((BodyId::File(head.digest), index)));
             }
             self.placed(head.id, None);
             self.show_size();
@@ -390,13 +400,30 @@ impl Node {
         }
     }
 
+    /// Takes the slices of a response that is not stored any more out of the store.
+    pub(crate) fn drop_body(&self, body: &Sliced) {
+        for index in body.let_go() {
+            self.store.remove(&Key::Slice(body.key(index)));
+        }
+    }
+
+    /// Whether a slice is stored. Not a use of it.
+    pub(crate) fn has_slice(&self, key: &SliceKey) -> bool {
+        self.store.peek(&Key::Slice(*key)).is_some()
+    }
+
     fn keep(&self, key: Key, item: Item, weight: u64) -> bool {
         let insertion = self.store.insert(key, item, weight + KEY_HEAP_BYTES);
         self.show_size();
         let shelf::Insertion::Stored { evicted, .. } = insertion else { return false };
         for (_, item) in evicted {
-            if let Item::Head(head) = item {
-                self.placed(head.id, None);
+            match item {
+                Item::Head(head) => self.placed(head.id, None),
+                Item::Page(page) => page.variants.iter().filter_map(|variant| variant.sliced()).for_each(|body| {
+                    // Nothing leads to them any more.
+                    self.drop_body(body);
+                }),
+                Item::Absent { .. } | Item::Slice(_) => {}
             }
         }
         true

@@ -9,12 +9,14 @@
 
 mod answer;
 mod asked;
+mod by_range;
 mod copying;
 mod decide;
 mod explain;
 mod fetch;
 mod growing;
 mod purge;
+pub(crate) mod sliced;
 pub(crate) mod stored;
 mod upgrade;
 pub(crate) mod zone;
@@ -36,6 +38,7 @@ use tokio::sync::oneshot;
 use crate::flights::Flights;
 use crate::node::{Link, Node};
 use crate::pull::answer::Told;
+use crate::pull::by_range::Origin;
 pub(crate) use crate::pull::asked::Asked;
 use crate::pull::decide::{Decision, Fetch, Known, Trace, decide};
 pub(crate) use crate::pull::explain::{explain, imagined};
@@ -154,10 +157,19 @@ impl Node {
     /// Changes the page of a key, in one step. False: it does not fit into the store.
     pub(crate) fn change_page(&self, key: &PageKey, change: impl FnOnce(&mut Page)) -> bool {
         let _lock = self.pull.page_lock(key);
-        let mut page = self.page(key).map(|page| (*page).clone()).unwrap_or_default();
+        let before = self.page(key);
+        let mut page = before.as_deref().cloned().unwrap_or_default();
         change(&mut page);
         page.fit(self.most_page_bytes());
-        self.keep_page(key.clone(), page)
+        let bodies = page.variants.iter().filter_map(|variant| variant.sliced().cloned()).collect::<Vec<_>>();
+        let kept = self.keep_page(key.clone(), page);
+        // What has left the page leaves the store.
+        let gone = before.iter().flat_map(|page| page.variants.iter().filter_map(|variant| variant.sliced()));
+        let gone = gone.filter(|body| !kept || !bodies.iter().any(|other| Arc::ptr_eq(other, body)));
+        for body in gone {
+            self.drop_body(body);
+        }
+        kept
     }
 
     /// Takes a variant out of its page, if it is still there.
@@ -251,8 +263,11 @@ impl Visit {
                         self.refresh(&key, &variant);
                     }
                     let away = !self.node.standalone() && *self.node.link.borrow() == Link::Away;
-                    let told = Told { detail: away.then_some("disconnected"), ..Told::of(outcome) };
-                    if let Some(response) = self.answer(&variant, &told, false) {
+                    let forward = (outcome == Outcome::Partial).then_some(http_cache::Forward::Partial);
+                    let stored = forward.is_some();
+                    let told =
+                        Told { detail: away.then_some("disconnected"), forward, stored, ..Told::of(outcome) };
+                    if let Some(response) = self.answer(&key, &variant, &told, false).await {
                         return response;
                     }
                 }
@@ -291,6 +306,7 @@ impl Visit {
         let known = Known {
             page: page.as_deref(),
             verdict: &|variant| self.node.verdict_on_variant(key, variant),
+            has_slice: &|key| self.node.has_slice(key),
             caught_up,
             now_ms: self.node.now_ms(),
         };
@@ -346,17 +362,17 @@ impl Visit {
                 if useless || not_for_me || !variant.selected(&self.asked.fields, !self.zone.strict()) {
                     return None;
                 }
-                self.ready(&fetch, &variant, status, stored, collapsed)
+                self.ready(key, &fetch, &variant, status, stored, collapsed).await
             }
             // The one who asked was not like others, so this says nothing about what others get: one of them asks anew.
             Landing::Alone(why) if collapsed && why.is_about_request() && !self.asked.personal => None,
             Landing::Alone(_) if collapsed => {
                 Some(self.alone(key, fetch, How { pass: None, typical: true }, None, None).await)
             }
-            Landing::Alone(why) => self.exclusive(exclusive.await.ok()?, &fetch, why.word(), false, None).await,
+            Landing::Alone(why) => self.exclusive(key, exclusive.await.ok()?, &fetch, why.word(), false, None).await,
             // It may have been how the other one asked.
             Landing::Failed(failed) if collapsed && round == 1 && failed.reached => None,
-            Landing::Failed(failed) => Some(self.failed(key, &fetch, &failed)),
+            Landing::Failed(failed) => Some(self.failed(key, &fetch, &failed).await),
             Landing::Outdated => None,
         }
     }
@@ -381,15 +397,17 @@ impl Visit {
         order.body = body;
         let landing = order.carry_out().await;
         let response = match landing {
-            Landing::Ready { variant, status, stored } => self.ready(&fetch, &variant, status, stored, false),
+            Landing::Ready { variant, status, stored } => {
+                self.ready(key, &fetch, &variant, status, stored, false).await
+            }
             Landing::Alone(why) => match exclusive.try_recv() {
                 Ok(exclusive) => {
                     let word = how.pass.map_or(why.word(), |(_, word)| word);
-                    self.exclusive(exclusive, &fetch, word, conditional, tunnel).await
+                    self.exclusive(key, exclusive, &fetch, word, conditional, tunnel).await
                 }
                 Err(_) => None,
             },
-            Landing::Failed(failed) => return self.failed(key, &fetch, &failed),
+            Landing::Failed(failed) => return self.failed(key, &fetch, &failed).await,
             Landing::Outdated => None,
         };
         response.unwrap_or_else(|| {
@@ -421,7 +439,10 @@ impl Visit {
         let selecting = names.iter().map(|name| http_cache::vary::selecting_value(name, &self.asked.fields)).collect();
         let field = |name| self.asked.fields.get(name).cloned();
         let range =
-            field(header::RANGE).filter(|_| fetch.stale.is_none()).map(|range| (range, field(header::IF_RANGE)));
+            field(header::RANGE).filter(|_| fetch.stale.is_none()).map(|range| {
+                // Whoever wants other bytes of the same slices shares the fetch.
+                (by_range::aligned(&range).unwrap_or(range), field(header::IF_RANGE))
+            });
         FlightKey {
             page: key.clone(),
             selecting,
@@ -447,8 +468,9 @@ impl Visit {
     }
 
     /// The answer out of what a fetch brought.
-    fn ready(
+    async fn ready(
         &self,
+        key: &PageKey,
         fetch: &Fetch,
         variant: &Arc<Variant>,
         status: StatusCode,
@@ -462,18 +484,43 @@ impl Visit {
             (None, _) => Outcome::Miss,
         };
         let told = Told { forward: Some(fetch.forward), status: Some(status), stored, collapsed, ..Told::of(outcome) };
-        self.answer(variant, &told, variant.announced.is_some())
+        let as_it_came = variant.announced.as_ref().is_some_and(|part| !part.aligned);
+        self.answer(key, variant, &told, as_it_came).await
     }
 
-    fn answer(&self, variant: &Arc<Variant>, told: &Told, as_it_came: bool) -> Option<Response<Body>> {
-        let mut response = answer::from_variant(&self.node, &self.asked, variant, as_it_came)?;
-        self.finish(&mut response, Some(variant), told);
-        Some(response)
+    /// The answer out of a variant. Nothing: it does not have what is asked for, or not any more.
+    async fn answer(
+        &self,
+        key: &PageKey,
+        variant: &Arc<Variant>,
+        told: &Told,
+        as_it_came: bool,
+    ) -> Option<Response<Body>> {
+        let origin = Origin {
+            node: Arc::clone(&self.node),
+            zone: Arc::clone(&self.zone),
+            asked: Arc::clone(&self.asked),
+            key: key.clone(),
+            variant: Arc::clone(variant),
+        };
+        match answer::from_variant(&origin, variant, as_it_came).await {
+            Ok(response) => {
+                let mut response = response?;
+                self.finish(&mut response, Some(variant), told);
+                Some(response)
+            }
+            Err(by_range::CHANGED) => None,
+            Err(word) => {
+                let detail = format!("the origin gave no usable answer ({word})");
+                Some(self.refuse(&Problem::new(ErrorCode::UpstreamUnreachable, detail)))
+            }
+        }
     }
 
     /// The response that is for this request only.
     async fn exclusive(
         &self,
+        key: &PageKey,
         exclusive: Exclusive,
         fetch: &Fetch,
         why: &'static str,
@@ -489,7 +536,7 @@ impl Visit {
         let mut response = match exclusive {
             Exclusive::Confirmed(variant) => {
                 let told = Told { outcome: Outcome::Revalidated, status: Some(StatusCode::NOT_MODIFIED), ..told };
-                return self.answer(&variant, &told, false);
+                return self.answer(key, &variant, &told, false).await;
             }
             Exclusive::Upgraded(response, upstream) => upgrade::switch(response, upstream, tunnel?),
             Exclusive::Response(response) => {
@@ -504,7 +551,7 @@ impl Visit {
     }
 
     /// The origin could not be asked, or failed: what is stale, where that is allowed, else an error.
-    fn failed(&self, key: &PageKey, fetch: &Fetch, failed: &Failed) -> Response<Body> {
+    async fn failed(&self, key: &PageKey, fetch: &Fetch, failed: &Failed) -> Response<Body> {
         // A purge may have come while the origin was asked.
         let usable =
             |stale: &&Arc<Variant>| fetch.if_error && self.node.verdict_on_variant(key, stale) <= Verdict::Soft;
@@ -515,7 +562,7 @@ impl Visit {
                 detail: Some(failed.word),
                 ..Told::of(Outcome::Stale)
             };
-            if let Some(response) = self.answer(stale, &told, false) {
+            if let Some(response) = self.answer(key, stale, &told, false).await {
                 return response;
             }
         }

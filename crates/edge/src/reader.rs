@@ -17,7 +17,7 @@ use crate::fetch::{FetchError, fetch_slice};
 use crate::flights::Seat;
 use crate::head::Head;
 use crate::metrics::Active;
-use crate::node::Node;
+use crate::node::{BodyId, Node};
 
 /// A slice that is there or on its way.
 pub(crate) enum Arriving {
@@ -36,7 +36,7 @@ impl Arriving {
 
 /// A slice of a file, from the store or fetched together with everybody else who wants it.
 pub(crate) fn slice(node: &Arc<Node>, head: &Arc<Head>, index: u64) -> Arriving {
-    let key = (head.digest, index);
+    let key = (BodyId::File(head.digest), index);
     if let Some(bytes) = node.stored_slice(&key) {
         return Arriving::Here(bytes);
     }
@@ -61,7 +61,7 @@ pub(crate) fn all_stored(node: &Node, head: &Head, pieces: &[Piece]) -> bool {
     pieces.iter().all(|piece| match piece {
         Piece::Text(_) => true,
         Piece::Span(range) => (range.first / SLICE_BYTES..=range.last / SLICE_BYTES)
-            .all(|index| node.stored_slice(&(head.digest, index)).is_some()),
+            .all(|index| node.stored_slice(&(BodyId::File(head.digest), index)).is_some()),
     })
 }
 

@@ -66,6 +66,15 @@ pub fn evaluate(
     }
 }
 
+/// The only range that a request asks for, where it names its first byte: that, and the last unless it is the end.
+pub fn single(range: &HeaderValue) -> Option<(u64, Option<u64>)> {
+    let Parsed::Specs(specs) = parse(range.as_bytes()) else { return None };
+    match specs.as_slice() {
+        [Spec::From { first, last }] => Some((*first, Some(*last).filter(|last| *last != u64::MAX))),
+        _ => None,
+    }
+}
+
 /// The `Content-Range` of a 206 answer, or of one of its parts.
 pub fn content_range(range: ByteRange, size: u64) -> String {
     format!("bytes {}-{}/{size}", range.first, range.last)

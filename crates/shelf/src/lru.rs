@@ -59,6 +59,11 @@ impl<K: Hash + Eq + Clone, V: Clone> Lru<K, V> {
         self.entry(slot).map(|entry| entry.value.clone())
     }
 
+    pub(crate) fn peek(&mut self, key: &K) -> Option<V> {
+        let slot = *self.index.get(key)?;
+        self.entry(slot).map(|entry| entry.value.clone())
+    }
+
     pub(crate) fn insert(&mut self, key: K, value: V, weight_bytes: u64) -> Insertion<K, V> {
         let replaced = self.remove_if(&key, |_| true);
         let bytes = weight_bytes.saturating_add(Self::ENTRY_BYTES);

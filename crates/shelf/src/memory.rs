@@ -75,6 +75,11 @@ impl<K: Hash + Eq + Clone, V: Clone> Memory<K, V> {
         self.shard(key).get(key)
     }
 
+    /// The value under `key`, without counting as a use of it.
+    pub fn peek(&self, key: &K) -> Option<V> {
+        self.shard(key).peek(key)
+    }
+
     /// Puts `value` under `key`, as the most recently used. `weight_bytes` is what key and value keep on the heap.
     pub fn insert(&self, key: K, value: V, weight_bytes: u64) -> Insertion<K, V> {
         let mut shard = self.shard(&key);

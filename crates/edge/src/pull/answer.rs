@@ -1,5 +1,6 @@
 //! The response to a client: out of a stored or growing variant, or the origin's own with what we say about it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +12,14 @@ use http_cache::{CacheStatus, Forward, Freshness, Outcome, Piece, Plan};
 use net::{Body, BodyError};
 
 use crate::node::Node;
+use crate::metrics::Active;
 use crate::pull::asked::Asked;
+use crate::pull::by_range::Origin;
 use crate::pull::decide::{planned, validators};
 use crate::pull::fetch::strip;
 use crate::pull::growing::{Growing, Reader};
-use crate::pull::stored::{Content, Variant};
+use crate::pull::sliced::{Sliced, SlicedReader};
+use crate::pull::stored::{Content, Part, Variant};
 use crate::pull::zone::PullZone;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -42,12 +46,42 @@ impl Told {
 
 /// The answer out of a variant. `as_it_came`: the request has the very range that the variant was fetched with. Nothing
 /// where the variant's first bytes are gone: it was not kept.
-pub(crate) fn from_variant(
-    node: &Arc<Node>,
-    asked: &Asked,
+///
+/// # Errors
+/// The word for why the first bytes cannot be had.
+pub(crate) async fn from_variant(
+    origin: &Origin,
     variant: &Arc<Variant>,
     as_it_came: bool,
-) -> Option<Response<Body>> {
+) -> Result<Option<Response<Body>>, &'static str> {
+    let Origin { node, asked, .. } = origin;
+    let (mut response, spans) = match planned_from(node, asked, variant, as_it_came) {
+        Made::Response(response) => return Ok(Some(response)),
+        Made::WithBody(response, spans) => (response, spans),
+        Made::Nothing => return Ok(None),
+    };
+    let body = match &variant.content {
+        Content::Growing(growing) => follow(growing, spans),
+        Content::Parts(parts) => whole(variant, parts, spans),
+        Content::Sliced(sliced) => Some(from_slices(origin, sliced, spans).await?),
+    };
+    Ok(body.map(|body| {
+        *response.body_mut() = body;
+        response
+    }))
+}
+
+/// What a variant makes of a request.
+enum Made {
+    /// All of the response.
+    Response(Response<Body>),
+    /// Its head, and what its body consists of.
+    WithBody(Response<Body>, Vec<Span>),
+    /// The variant does not have what is asked for.
+    Nothing,
+}
+
+fn planned_from(node: &Node, asked: &Asked, variant: &Variant, as_it_came: bool) -> Made {
     let now_ms = node.now_ms();
     let mut fields = variant.fields.clone();
     let mut status = variant.status;
@@ -57,8 +91,8 @@ pub(crate) fn from_variant(
     // Where a plan is made, that looks at the conditions.
     if is_representation && (as_it_came || variant.length.is_none()) {
         match precondition(asked, &fields, now_ms) {
-            Precondition::NotModified => return Some(not_modified(fields)),
-            Precondition::Failed => return Some(empty(StatusCode::PRECONDITION_FAILED)),
+            Precondition::NotModified => return Made::Response(not_modified(fields)),
+            Precondition::Failed => return Made::Response(empty(StatusCode::PRECONDITION_FAILED)),
             Precondition::Proceed => {}
         }
     }
@@ -69,18 +103,25 @@ pub(crate) fn from_variant(
         let boundary = format!("{:032x}", fastrand::u128(..));
         match planned(asked, variant, size, now_ms, &boundary) {
             Plan::Body { status: planned, content_range, content_type, length: bytes, pieces: planned_pieces } => {
+                let has = |piece: &Piece| match (piece, &variant.announced) {
+                    (Piece::Span(span), Some(part)) => part.range.first <= span.first && span.last <= part.range.last,
+                    _ => true,
+                };
+                if !planned_pieces.iter().all(has) {
+                    return Made::Nothing;
+                }
                 status = planned;
                 length = Some(bytes);
                 set(&mut fields, header::CONTENT_RANGE, content_range.as_deref());
                 set(&mut fields, header::CONTENT_TYPE, content_type.as_deref());
                 pieces = planned_pieces.into_iter().map(Span::from).collect();
             }
-            Plan::NotModified => return Some(not_modified(fields)),
-            Plan::PreconditionFailed => return Some(empty(StatusCode::PRECONDITION_FAILED)),
+            Plan::NotModified => return Made::Response(not_modified(fields)),
+            Plan::PreconditionFailed => return Made::Response(empty(StatusCode::PRECONDITION_FAILED)),
             Plan::NotSatisfiable { content_range, .. } => {
                 let mut response = empty(StatusCode::RANGE_NOT_SATISFIABLE);
                 set(response.headers_mut(), header::CONTENT_RANGE, Some(&content_range));
-                return Some(response);
+                return Made::Response(response);
             }
         }
     }
@@ -88,11 +129,9 @@ pub(crate) fn from_variant(
     if let Some(length) = length.filter(|_| !bodiless) {
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
-    let body = if asked.method == Method::HEAD || bodiless { Body::empty() } else { body(variant, pieces)? };
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
+    let mut response = empty(status);
     *response.headers_mut() = fields;
-    Some(response)
+    if asked.method == Method::HEAD || bodiless { Made::Response(response) } else { Made::WithBody(response, pieces) }
 }
 
 /// The origin's own response, for the one request that it answers. Where the client's conditions were kept from the origin,
@@ -211,26 +250,67 @@ impl From<Piece> for Span {
     }
 }
 
-fn body(variant: &Arc<Variant>, spans: Vec<Span>) -> Option<Body> {
-    match &variant.content {
-        Content::Growing(growing) => follow(growing, spans),
-        Content::Parts(parts) => {
-            let mut pieces = Vec::new();
-            for span in spans {
-                match span {
-                    Span::Text(text) => pieces.push(text),
-                    Span::Rest => pieces.extend(parts.iter().flat_map(|part| part.pieces.iter().cloned())),
-                    Span::Range { first, length } => {
-                        pieces.extend(variant.bytes(http_cache::ByteRange { first, last: first + length - 1 })?);
-                    }
-                }
+/// A body all of which is here.
+fn whole(variant: &Variant, parts: &[Part], spans: Vec<Span>) -> Option<Body> {
+    let mut pieces = Vec::new();
+    for span in spans {
+        match span {
+            Span::Text(text) => pieces.push(text),
+            Span::Rest => pieces.extend(parts.iter().flat_map(|part| part.pieces.iter().cloned())),
+            Span::Range { first, length } => {
+                pieces.extend(variant.bytes(http_cache::ByteRange { first, last: first + length - 1 })?);
             }
-            Some(match <[Bytes; 1]>::try_from(pieces) {
-                Ok([only]) => Body::full(only),
-                Err(pieces) => Body::stream(stream::iter(pieces.into_iter().map(Ok))),
-            })
         }
     }
+    Some(match <[Bytes; 1]>::try_from(pieces) {
+        Ok([only]) => Body::full(only),
+        Err(pieces) => Body::stream(stream::iter(pieces.into_iter().map(Ok))),
+    })
+}
+
+/// A body out of slices. Its first bytes are there before the head of the response is sent: what cannot be had is a clean
+/// error then.
+async fn from_slices(origin: &Origin, sliced: &Arc<Sliced>, spans: Vec<Span>) -> Result<Body, &'static str> {
+    struct Reading {
+        reader: SlicedReader<Origin>,
+        spans: VecDeque<Span>,
+        /// A body that is being sent is a request in progress.
+        _active: Active,
+    }
+    impl Reading {
+        async fn next(&mut self, length: u64) -> Result<Option<Bytes>, &'static str> {
+            let (first, left) = match self.spans.pop_front() {
+                None => return Ok(None),
+                Some(Span::Text(text)) => return Ok(Some(text)),
+                Some(Span::Rest) => (0, length),
+                Some(Span::Range { first, length }) => (first, length),
+            };
+            let bytes = self.reader.next(first, first + left).await?;
+            let taken = bytes.len() as u64;
+            if taken < left {
+                self.spans.push_front(Span::Range { first: first + taken, length: left - taken });
+            }
+            Ok(Some(bytes))
+        }
+    }
+    let reader = SlicedReader::new(Arc::clone(&origin.node), Arc::clone(sliced), origin.clone());
+    let mut reading = Reading { reader, spans: spans.into(), _active: origin.node.metrics.begin() };
+    let length = sliced.length;
+    let first = reading.next(length).await?;
+    let only = reading.spans.is_empty();
+    let Some(first) = first else { return Ok(Body::empty()) };
+    if only {
+        return Ok(Body::full(first));
+    }
+    let rest = stream::unfold(Some(reading), move |reading| async move {
+        let mut reading = reading?;
+        match reading.next(length).await {
+            Ok(Some(bytes)) => Some((Ok(bytes), Some(reading))),
+            Ok(None) => None,
+            Err(word) => Some((Err(broken(word)), None)),
+        }
+    });
+    Ok(Body::stream(futures_util::StreamExt::chain(stream::iter([Ok(first)]), rest)))
 }
 
 /// A body that follows a growing one.

@@ -156,7 +156,7 @@ impl Copying {
             let fields = older.map(|old| update::freshened(&old.fields, &self.variant.fields, &[]));
             let older = older.map(|old| match &old.content {
                 Content::Parts(parts) => parts.clone(),
-                Content::Growing(_) => Vec::new(),
+                Content::Growing(_) | Content::Sliced(_) => Vec::new(),
             });
             let parts = combined(&older.unwrap_or_default(), part.clone()).unwrap_or_else(|| vec![part]);
             page.put(self.variant.with(|variant| {

@@ -5,16 +5,21 @@
 
 use std::sync::Arc;
 
-use api::ExplainStep;
+use api::{ExplainStep, SLICE_BYTES};
 use http::{HeaderMap, HeaderName, Method, header};
 use http_cache::plan::{self, Plan};
 use http_cache::response::{self, Use, Why};
 use http_cache::{Forward, Outcome, Piece, Validators, date};
 
+use crate::node::SliceKey;
 use crate::pull::asked::Asked;
+use crate::pull::sliced::Sliced;
 use crate::pull::stored::{Page, PageKey, Variant};
 use crate::pull::zone::PullZone;
 use crate::purges::Verdict;
+
+/// Slices that are looked for before a response is called a hit: 1 GiB.
+const MAX_SLICES_LOOKED_AT: usize = 1_024;
 
 /// What is done with a request.
 pub(crate) enum Decision {
@@ -85,6 +90,8 @@ pub(crate) struct Known<'a> {
     pub(crate) page: Option<&'a Page>,
     /// What purges say about a variant.
     pub(crate) verdict: &'a dyn Fn(&Variant) -> Verdict,
+    /// Whether a slice is stored.
+    pub(crate) has_slice: &'a dyn Fn(&SliceKey) -> bool,
     /// Everything that control knows has been applied.
     pub(crate) caught_up: bool,
     pub(crate) now_ms: u64,
@@ -315,6 +322,12 @@ fn covered(
     outcome: Outcome,
     trace: &mut Trace,
 ) -> Decision {
+    if let Some(missing) = variant.sliced().and_then(|sliced| missing_slice(asked, variant, sliced, known)) {
+        trace.step("slices", || {
+            ("a slice that is asked for is not stored: it is fetched".to_owned(), vec![("slice", missing.to_string())])
+        });
+        return Decision::Answer { variant: Arc::clone(variant), outcome: Outcome::Partial, refresh: false };
+    }
     if variant.whole() || has_all(asked, variant, known.now_ms) {
         let refresh = outcome == Outcome::Updating;
         return Decision::Answer { variant: Arc::clone(variant), outcome, refresh };
@@ -342,6 +355,16 @@ fn has_all(asked: &Asked, variant: &Variant, now_ms: u64) -> bool {
         }),
         _ => true,
     }
+}
+
+/// The first slice that the request asks for and that is not stored.
+fn missing_slice(asked: &Asked, variant: &Variant, sliced: &Sliced, known: &Known<'_>) -> Option<u64> {
+    let Plan::Body { pieces, .. } = planned(asked, variant, sliced.length, known.now_ms, "") else { return None };
+    let slices = pieces.iter().flat_map(|piece| match piece {
+        Piece::Text(_) => 0..0,
+        Piece::Span(range) => range.first / SLICE_BYTES..range.last / SLICE_BYTES + 1,
+    });
+    slices.take(MAX_SLICES_LOOKED_AT).find(|index| !(known.has_slice)(&sliced.key(*index)))
 }
 
 /// The answer to a request out of a stored representation of so many bytes.

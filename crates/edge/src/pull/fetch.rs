@@ -4,10 +4,12 @@
 //! into a [`Growing`] that everybody reads. What may not be stored is handed to the one request that started the fetch, as
 //! it comes and at its pace; everybody else is let go at the head.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use api::SLICE_BYTES;
 use api::names::Tag;
 use bytes::Bytes;
 use http::response::Parts;
@@ -20,9 +22,11 @@ use tokio::sync::oneshot;
 
 use crate::node::Node;
 use crate::pull::asked::Asked;
+use crate::pull::by_range;
 use crate::pull::copying::Copying;
 use crate::pull::decide::Fetch;
 use crate::pull::growing::Growing;
+use crate::pull::sliced::{self, Sliced};
 use crate::pull::stored::{Announced, Began, Content, PageKey, Pass, Variant};
 use crate::pull::zone::PullZone;
 use crate::purges::Verdict;
@@ -247,6 +251,9 @@ impl Order {
             copy(&stale.fields, header::ETAG, &mut fields, header::IF_NONE_MATCH);
             copy(&stale.fields, header::LAST_MODIFIED, &mut fields, header::IF_MODIFIED_SINCE);
         }
+        if let Some(range) = self.aligned() {
+            fields.insert(header::RANGE, range);
+        }
         if let Some(from) = self.fetch.missing_from
             && let Ok(range) = HeaderValue::try_from(format!("bytes={from}-"))
         {
@@ -256,6 +263,13 @@ impl Order {
             }
         }
         fields
+    }
+
+    /// The range that the origin is asked for in the place of the client's: whole slices, where others may want them.
+    fn aligned(&self) -> Option<HeaderValue> {
+        let shared = !self.conditional && self.fetch.stale.is_none() && self.fetch.missing_from.is_none();
+        let range = self.asked.fields.get(header::RANGE).filter(|_| shared && self.asked.method == Method::GET)?;
+        by_range::aligned(range)
     }
 
     fn stored_part(&self) -> Option<Arc<Variant>> {
@@ -364,6 +378,9 @@ impl Order {
         let rules = self.rules(parts.status, &parts.headers);
         let judged = self.judge(&self.asked.method, parts.status, &parts.headers, asked_ms, answered_ms);
         let announced = http_body::Body::size_hint(&body).exact();
+        let get = self.asked.method == Method::GET;
+        let sliced = announced.filter(|length| get && by_range::can_be_sliced(&parts, *length, answered_ms));
+        let most_bytes = if sliced.is_some() { self.zone.doc.max_object_bytes } else { self.most_bytes() };
         // An error that one client's way of asking can cause does not take the place of something good.
         let good = self.fetch.stale.as_ref().is_some_and(|stale| stale.status.as_u16() < 400);
         let judged = match (judged, self.pass) {
@@ -371,7 +388,7 @@ impl Order {
             (Ok(_), None) if good && api::pull::CAUSED_BY_REQUEST.contains(&parts.status.as_u16()) => {
                 Err(NotStorable::Status)
             }
-            (Ok(_), None) if announced.is_some_and(|bytes| bytes > self.most_bytes()) => Err(NotStorable::TooLarge),
+            (Ok(_), None) if announced.is_some_and(|bytes| bytes > most_bytes) => Err(NotStorable::TooLarge),
             (judged, None) => judged,
         };
         let terms = match judged {
@@ -386,12 +403,59 @@ impl Order {
                 return Landing::Alone(why);
             }
         };
+        if let Some(length) = sliced {
+            let variant = self.variant(&parts, terms, rules.strip_set_cookie, answered_ms, |variant| {
+                variant.content = Content::Sliced(Sliced::new(length));
+                variant.length = sliced;
+            });
+            return self.land_sliced(variant, parts.status, 0..length, body);
+        }
         let growing = Growing::new(0, &self.node.pull.budget);
         let variant = self.variant(&parts, terms, rules.strip_set_cookie, answered_ms, |variant| {
             variant.content = Content::Growing(Arc::clone(&growing));
             variant.length = announced;
         });
         self.land(variant, &growing, parts.status, body, None).await
+    }
+
+    /// Makes a response known whose body lies in slices, and lets those come that are on their way.
+    fn land_sliced(&mut self, variant: Arc<Variant>, status: StatusCode, bytes: Range<u64>, body: Body) -> Landing {
+        let kept = self.keep_or_join(&variant);
+        let (variant, stored) = kept.map_or((variant, false), |variant| (variant, true));
+        // In the background nobody reads it: what is wanted later is asked for then.
+        if let (Some(sliced), false) = (variant.sliced(), self.background) {
+            let (node, sliced, run) = (Arc::clone(&self.node), Arc::clone(sliced), sliced.begin(bytes));
+            if !stored {
+                sliced.let_go();
+            }
+            tokio::spawn(async move { sliced::pump(&node, &sliced, &run, body, true).await });
+        }
+        Landing::Ready { variant, status, stored }
+    }
+
+    /// Puts a variant in slices into the store, unless one with the very same body is there: then its fields are the new
+    /// ones and its slices are kept. Returns what is stored now; nothing: it does not fit, or a purge has named it.
+    fn keep_or_join(&self, variant: &Arc<Variant>) -> Option<Arc<Variant>> {
+        if self.node.verdict_on_variant(&self.key, variant) == Verdict::Hard {
+            return None;
+        }
+        let mut stored = Arc::clone(variant);
+        let kept = self.node.change_page(&self.key, |page| {
+            let same = |old: &&Arc<Variant>| {
+                variant.replaces(old)
+                    && old.length == variant.length
+                    && old.status == variant.status
+                    && old.strong_etag().is_some()
+                    && old.strong_etag() == variant.strong_etag()
+                    && old.fields.get(header::CONTENT_ENCODING) == variant.fields.get(header::CONTENT_ENCODING)
+                    && self.node.verdict_on_variant(&self.key, old) == Verdict::Clean
+            };
+            if let Some(body) = page.variants.iter().find(same).and_then(|old| old.sliced().cloned()) {
+                stored = variant.with(|variant| variant.content = Content::Sliced(body));
+            }
+            page.put(Arc::clone(&stored));
+        });
+        kept.then_some(stored)
     }
 
     /// A 206: a part that was asked for, or the rest of one that is stored (§ 3.3, § 3.4).
@@ -424,20 +488,32 @@ impl Order {
         let asked_for_one = self.asked.fields.contains_key(header::RANGE) && self.fetch.stale.is_none();
         let (Ok(terms), Some((range, total)), Some(content_range), true) = (judged, read, content_range, asked_for_one)
         else {
-            self.hand_over(Exclusive::Response(Response::from_parts(parts, body)));
+            self.hand_over_part(parts, body, read);
             return Ok(Landing::Alone(judged.err().unwrap_or(NotStorable::UnclearPart)));
         };
+        let told = http_body::Body::size_hint(&body).exact().is_none_or(|length| length == range.len());
+        let by_range = by_range::validator(&parts.headers, answered_ms).is_some();
+        if told && by_range && total > SLICE_BYTES && range.first % SLICE_BYTES == 0 && total <= self.zone.doc.max_object_bytes {
+            parts.headers.remove(header::CONTENT_RANGE);
+            let variant = self.variant(&parts, terms, rules.strip_set_cookie, answered_ms, |variant| {
+                variant.status = StatusCode::OK;
+                variant.content = Content::Sliced(Sliced::new(total));
+                variant.length = Some(total);
+            });
+            return Ok(self.land_sliced(variant, parts.status, range.first..range.last + 1, body));
+        }
         if range.len() > self.most_bytes() {
-            self.hand_over(Exclusive::Response(Response::from_parts(parts, body)));
+            self.hand_over_part(parts, body, read);
             return Ok(Landing::Alone(NotStorable::TooLarge));
         }
         parts.headers.remove(header::CONTENT_RANGE);
         let growing = Growing::new(range.first, &self.node.pull.budget);
         let body_length = http_body::Body::size_hint(&body).exact();
+        let aligned = self.aligned().is_some_and(|range| Some(&range) != self.asked.fields.get(header::RANGE));
         let variant = self.variant(&parts, terms, rules.strip_set_cookie, answered_ms, |variant| {
             variant.content = Content::Growing(Arc::clone(&growing));
             variant.length = Some(total);
-            variant.announced = Some(Announced { range, content_range, body_length });
+            variant.announced = Some(Announced { range, content_range, body_length, aligned });
         });
         Ok(self.land(variant, &growing, parts.status, body, None).await)
     }
@@ -555,6 +631,20 @@ impl Order {
         }
     }
 
+    /// Hands over a part that may not be stored: only what the client has asked for of it.
+    fn hand_over_part(&mut self, parts: Parts, body: Body, range: Option<(ByteRange, u64)>) {
+        let response = Response::from_parts(parts, body);
+        let asked = self.aligned().and(self.asked.fields.get(header::RANGE)).and_then(http_cache::range::single);
+        let response = match (asked, range) {
+            (Some((first, last)), Some((got, total))) if first >= got.first && first <= got.last => {
+                let last = last.unwrap_or(u64::MAX).min(got.last);
+                by_range::narrowed(response, got, ByteRange { first, last }, total)
+            }
+            _ => response,
+        };
+        self.hand_over(Exclusive::Response(response));
+    }
+
     fn hand_over(&mut self, exclusive: Exclusive) {
         // A client that has gone away wants nothing; with it the connection to the origin is let go.
         if let Some(leader) = self.leader.take() {
@@ -563,11 +653,7 @@ impl Order {
     }
 
     fn rules(&self, status: StatusCode, fields: &HeaderMap) -> http_cache::response::Rules {
-        let media_type = fields.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let personal = self.asked.may_be_personal(media_type);
-        let rules = self.zone.rules(self.asked.path(), status, media_type, personal);
-        let never = rules.never || self.zone.rules(&self.asked.plain_path(), status, media_type, personal).never;
-        http_cache::response::Rules { never, ..rules }
+        rules_for(&self.zone, &self.asked, status, fields)
     }
 
     fn judge(
@@ -578,16 +664,7 @@ impl Order {
         asked_ms: u64,
         answered_ms: u64,
     ) -> Result<Terms, NotStorable> {
-        let exchange = Exchange {
-            method,
-            request: &self.asked.fields,
-            status,
-            response: fields,
-            own_location: update::is_own_location(&self.asked.authority, &self.asked.target, fields),
-            asked_s: asked_ms / 1_000,
-            answered_s: answered_ms / 1_000,
-        };
-        judge(&exchange, &self.rules(status, fields))
+        judge_for(&self.zone, &self.asked, method, (status, fields), asked_ms, answered_ms)
     }
 
     fn tags(&self, fields: &HeaderMap) -> Vec<Tag> {
@@ -606,6 +683,41 @@ impl Order {
 
 /// The fetch has to be made once more, for the whole thing.
 struct Again;
+
+/// What a zone's policy says about a response to a request.
+fn rules_for(
+    zone: &PullZone,
+    asked: &Asked,
+    status: StatusCode,
+    fields: &HeaderMap,
+) -> http_cache::response::Rules {
+    let media_type = fields.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let personal = asked.may_be_personal(media_type);
+    let rules = zone.rules(asked.path(), status, media_type, personal);
+    let never = rules.never || zone.rules(&asked.plain_path(), status, media_type, personal).never;
+    http_cache::response::Rules { never, ..rules }
+}
+
+/// On which terms a response to a request may be stored.
+pub(crate) fn judge_for(
+    zone: &PullZone,
+    asked: &Asked,
+    method: &Method,
+    (status, fields): (StatusCode, &HeaderMap),
+    asked_ms: u64,
+    answered_ms: u64,
+) -> Result<Terms, NotStorable> {
+    let exchange = Exchange {
+        method,
+        request: &asked.fields,
+        status,
+        response: fields,
+        own_location: update::is_own_location(&asked.authority, &asked.target, fields),
+        asked_s: asked_ms / 1_000,
+        answered_s: answered_ms / 1_000,
+    };
+    judge(&exchange, &rules_for(zone, asked, status, fields))
+}
 
 /// Says when a response arrived that does not say when it was made.
 fn date(fields: &mut HeaderMap, now_ms: u64) {
@@ -655,7 +767,7 @@ fn copy(from: &HeaderMap, name: HeaderName, to: &mut HeaderMap, as_name: HeaderN
 }
 
 /// `bytes 0-4/10`: the range and the length of the whole (RFC 9110 § 14.4). Nothing where either is not said.
-fn read_content_range(value: &HeaderValue) -> Option<(ByteRange, u64)> {
+pub(crate) fn read_content_range(value: &HeaderValue) -> Option<(ByteRange, u64)> {
     let text = value.to_str().ok()?;
     let (unit, rest) = text.split_once(' ')?;
     let (range, total) = rest.trim().split_once('/')?;

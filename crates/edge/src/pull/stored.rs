@@ -14,6 +14,7 @@ use http_cache::response::Terms;
 use http_cache::{ByteRange, NotStorable, vary};
 
 use crate::pull::growing::Growing;
+use crate::pull::sliced::Sliced;
 
 /// Variants of one URL that are kept; the oldest goes.
 pub(crate) const MAX_VARIANTS: usize = 64;
@@ -95,6 +96,8 @@ pub(crate) struct Announced {
     pub(crate) content_range: http::HeaderValue,
     /// `Content-Length`, where there was one.
     pub(crate) body_length: Option<u64>,
+    /// The origin was asked for whole slices in the place of the client's range.
+    pub(crate) aligned: bool,
 }
 
 /// The bytes of a variant.
@@ -104,6 +107,8 @@ pub(crate) enum Content {
     Growing(Arc<Growing>),
     /// These parts are there, in order, without overlaps; all of it is one part.
     Parts(Vec<Part>),
+    /// It lies in slices, and those that are missing can be had.
+    Sliced(Arc<Sliced>),
 }
 
 /// Consecutive bytes of a representation.
@@ -183,6 +188,7 @@ impl Variant {
                 [part] => part.first == 0 && Some(part.length()) == self.length,
                 _ => false,
             },
+            Content::Sliced(_) => true,
         }
     }
 
@@ -205,7 +211,7 @@ impl Variant {
     pub(crate) fn readable(&self) -> bool {
         match &self.content {
             Content::Growing(growing) => growing.joinable(),
-            Content::Parts(_) => true,
+            Content::Parts(_) | Content::Sliced(_) => true,
         }
     }
 
@@ -214,6 +220,15 @@ impl Variant {
         match &self.content {
             Content::Growing(_) => self.announced.is_none(),
             Content::Parts(parts) => parts.iter().any(|part| part.has(range)),
+            Content::Sliced(_) => true,
+        }
+    }
+
+    /// Its body, where it lies in slices.
+    pub(crate) fn sliced(&self) -> Option<&Arc<Sliced>> {
+        match &self.content {
+            Content::Sliced(sliced) => Some(sliced),
+            Content::Growing(_) | Content::Parts(_) => None,
         }
     }
 
@@ -239,6 +254,7 @@ impl Variant {
         let tags: usize = self.tags.iter().map(|tag| tag.as_str().len() + size_of::<Tag>()).sum();
         let bytes: u64 = match &self.content {
             Content::Growing(_) => 0, // counted by its fetch
+            Content::Sliced(_) => size_of::<Sliced>() as u64, // its slices count by themselves
             Content::Parts(parts) => parts.iter().map(Part::length).sum(),
         };
         (size_of::<Variant>() + fields + selected + tags) as u64 + bytes

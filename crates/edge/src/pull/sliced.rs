@@ -1,0 +1,455 @@
+//! The body of a stored response that is larger than a slice: slices in the tiers, and *runs* that bring what is missing.
+//!
+//! A [`Sliced`] belongs to one version of one variant: its slices are stored under its own random id, so that slices of two
+//! versions cannot be mixed, and freshness, purges, tags and validators are the variant's alone. A run is one exchange with
+//! the origin that brings consecutive slices. Each is a [`Growing`] while it comes, which everybody who wants its bytes follows,
+//! and goes into the store when it is whole. A run keeps a window of [`WINDOW_SLICES`] for its readers and is never further
+//! ahead of the slowest of them; one that nobody reads any more ends with the slice that it is at.
+//!
+//! A reader takes each slice from the store, else from the run that brings it, else begins a run for what it wants. A run
+//! asks with `If-Range`: what has changed at the origin is never mixed with what is stored, but ends the transfer.
+//!
+//! The mutexes cover positions and lists only; nothing is awaited under them.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use api::SLICE_BYTES;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use net::{Body, UpstreamError};
+use tokio::sync::{Notify, watch};
+
+use crate::node::{BodyId, Node};
+use crate::pull::growing::Growing;
+
+/// Slices that a run holds for its readers, the one that is coming among them.
+const WINDOW_SLICES: usize = 3;
+/// How long the slowest of several readers may stop the others, and how long a run waits for its first, in milliseconds.
+const LAGGARD_MS: u64 = 5_000;
+
+/// A body in slices. Shared by all versions of its variant's fields, and by everybody who reads it.
+pub(crate) struct Sliced {
+    /// What its slices are stored under.
+    pub(crate) id: u128,
+    /// Of the whole body, in bytes.
+    pub(crate) length: u64,
+    /// It belongs to a stored variant, and what comes is stored.
+    kept: AtomicBool,
+    runs: Mutex<Vec<Arc<Run>>>,
+    /// The slices that were stored, which may have left the store since.
+    stored: Mutex<BTreeSet<u64>>,
+}
+
+impl Sliced {
+    /// A body of which nothing is here yet.
+    pub(crate) fn new(length: u64) -> Arc<Self> {
+        Arc::new(Self {
+            id: fastrand::u128(..),
+            length,
+            kept: AtomicBool::new(true),
+            runs: Mutex::new(Vec::new()),
+            stored: Mutex::default(),
+        })
+    }
+
+    /// The bytes of a slice, as offsets in the body.
+    pub(crate) fn bytes_of(&self, index: u64) -> Range<u64> {
+        let first = index.saturating_mul(SLICE_BYTES);
+        first..first.saturating_add(SLICE_BYTES).min(self.length)
+    }
+
+    /// What a slice is stored under.
+    pub(crate) fn key(&self, index: u64) -> (BodyId, u64) {
+        (BodyId::Page(self.id), index)
+    }
+
+    /// Its variant is not stored any more: nothing that comes is stored either. Returns what was stored.
+    pub(crate) fn let_go(&self) -> BTreeSet<u64> {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        self.kept.store(false, Ordering::Release);
+        std::mem::take(&mut stored)
+    }
+
+    /// Puts a slice into the store, unless its variant has left that.
+    fn keep(&self, node: &Node, index: u64, bytes: Bytes) {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.kept.load(Ordering::Acquire) {
+            stored.insert(index);
+            drop(stored);
+            node.keep_slice(self.key(index), bytes);
+        }
+    }
+
+    /// Begins a run over these bytes, the first of which begins a slice. Whoever is given it has to [pump](pump) it, or to end it.
+    pub(crate) fn begin(self: &Arc<Self>, bytes: Range<u64>) -> Arc<Run> {
+        let run = Run::new(bytes);
+        self.lock().push(Arc::clone(&run));
+        run
+    }
+
+    /// A seat in the run that brings a slice; else in a new one, which comes second and is for the caller to carry out.
+    fn join(self: &Arc<Self>, index: u64, bytes: impl FnOnce() -> Range<u64>) -> (Seat, Option<Arc<Run>>) {
+        let mut runs = self.lock();
+        if let Some(run) = runs.iter().find(|run| run.will_have(index)) {
+            return (Seat::take(run, index), None);
+        }
+        let run = Run::new(bytes());
+        runs.push(Arc::clone(&run));
+        (Seat::take(&run, index), Some(run))
+    }
+
+    fn end(&self, run: &Arc<Run>) {
+        self.lock().retain(|other| !Arc::ptr_eq(other, run));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Run>>> {
+        // The list is whole after every statement, so a panic elsewhere left nothing half done.
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Consecutive slices on their way.
+pub(crate) struct Run {
+    /// Of the body. The first byte begins a slice; the last may lie within one, which is then not stored.
+    bytes: Range<u64>,
+    state: Mutex<State>,
+    /// Changes whenever a slice begins, and at the end.
+    changed: watch::Sender<()>,
+    /// A reader has moved on, come or left.
+    moved: Notify,
+}
+
+struct State {
+    /// The newest slices, in order; the last is the one that is coming.
+    window: VecDeque<(u64, Arc<Growing>)>,
+    /// The slice that comes after the window.
+    next: u64,
+    ended: Option<&'static str>,
+    /// Where each reader is.
+    readers: HashMap<u64, u64>,
+    next_reader: u64,
+}
+
+impl Run {
+    fn new(bytes: Range<u64>) -> Arc<Self> {
+        let state = State {
+            window: VecDeque::new(),
+            next: bytes.start / SLICE_BYTES,
+            ended: None,
+            readers: HashMap::new(),
+            next_reader: 0,
+        };
+        Arc::new(Self { bytes, state: Mutex::new(state), changed: watch::Sender::new(()), moved: Notify::new() })
+    }
+
+    /// The bytes that it is to bring.
+    pub(crate) fn bytes(&self) -> Range<u64> {
+        self.bytes.clone()
+    }
+
+    fn will_have(&self, index: u64) -> bool {
+        let state = self.lock();
+        let first = state.window.front().map_or(state.next, |(first, _)| *first);
+        state.ended.is_none() && index >= first && index.saturating_mul(SLICE_BYTES) < self.bytes.end
+    }
+
+    /// A slice, once it has begun to come. Nothing: it has passed, or the run has ended; why, where that is known.
+    async fn slice(&self, index: u64) -> Result<Arc<Growing>, &'static str> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            {
+                changed.borrow_and_update();
+                let state = self.lock();
+                if let Some((_, growing)) = state.window.iter().find(|(at, _)| *at == index) {
+                    return Ok(Arc::clone(growing));
+                }
+                match state.ended {
+                    Some(why) => return Err(why),
+                    None if index < state.next => return Err("passed"),
+                    None => {}
+                }
+            }
+            if changed.changed().await.is_err() {
+                return Err("abandoned");
+            }
+        }
+    }
+
+    /// Makes room in the window for the next slice. Nothing: nobody wants it.
+    async fn advance(&self, node: &Node) -> Option<Arc<Growing>> {
+        let mut slow = std::pin::pin!(tokio::time::sleep(Duration::from_millis(LAGGARD_MS)));
+        loop {
+            let moved = self.moved.notified();
+            {
+                let mut state = self.lock();
+                let slowest = state.readers.values().min().copied();
+                // Before the first reader has come, what there is waits for it.
+                if slowest.is_none() && state.next_reader > 0 {
+                    return None;
+                }
+                while state.window.len() >= WINDOW_SLICES
+                    && state.window.front().zip(slowest).is_some_and(|((first, _), slowest)| *first < slowest)
+                {
+                    state.window.pop_front();
+                }
+                if state.window.len() < WINDOW_SLICES {
+                    let index = state.next;
+                    let growing = Growing::new(index.saturating_mul(SLICE_BYTES), &node.pull.budget);
+                    state.window.push_back((index, Arc::clone(&growing)));
+                    state.next += 1;
+                    drop(state);
+                    self.changed.send_replace(());
+                    return Some(growing);
+                }
+            }
+            tokio::select! {
+                () = moved => {}
+                () = &mut slow => {
+                    let mut state = self.lock();
+                    if state.readers.is_empty() {
+                        return None;
+                    }
+                    // Alone, a slow reader harms nobody but itself. Others go on, and it gets the rest by itself.
+                    let slowest = state.readers.values().min().copied().unwrap_or_default();
+                    if state.readers.values().any(|at| *at > slowest) {
+                        state.readers.retain(|_, at| *at > slowest);
+                    }
+                    slow.set(tokio::time::sleep(Duration::from_millis(LAGGARD_MS)));
+                }
+            }
+        }
+    }
+
+    /// It brings nothing more, and why; what has begun is told the same. Only the first word counts.
+    fn end(&self, why: &'static str) {
+        let mut state = self.lock();
+        if state.ended.is_none() {
+            state.ended = Some(why);
+            if let Some((_, growing)) = state.window.back() {
+                growing.fail(why); // says nothing where it is whole
+            }
+        }
+        drop(state);
+        self.changed.send_replace(());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is whole after every statement, so a panic elsewhere left nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A reader's place in a run.
+pub(crate) struct Seat {
+    run: Arc<Run>,
+    id: u64,
+}
+
+impl Seat {
+    fn take(run: &Arc<Run>, index: u64) -> Self {
+        let mut state = run.lock();
+        let id = state.next_reader;
+        state.next_reader += 1;
+        state.readers.insert(id, index);
+        drop(state);
+        run.moved.notify_one();
+        Self { run: Arc::clone(run), id }
+    }
+
+    fn move_to(&self, index: u64) {
+        if let Some(at) = self.run.lock().readers.get_mut(&self.id) {
+            *at = index;
+        }
+        self.run.moved.notify_one();
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.run.lock().readers.remove(&self.id);
+        self.run.moved.notify_one();
+    }
+}
+
+/// Ends a run however its task ends.
+struct Ending<'a> {
+    sliced: &'a Arc<Sliced>,
+    run: &'a Arc<Run>,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.sliced.end(self.run);
+        self.run.end("abandoned");
+    }
+}
+
+/// Copies the body of an exchange into a run. `stored`: what is whole goes into the store.
+pub(crate) async fn pump(node: &Arc<Node>, sliced: &Arc<Sliced>, run: &Arc<Run>, body: Body, stored: bool) {
+    let _ending = Ending { sliced, run };
+    let end = copy(node, sliced, run, body, stored).await;
+    if let Err(word) = end {
+        tracing::debug!(word, "a run of slices ended early");
+        run.end(word);
+    }
+}
+
+/// Ends a run that brings nothing.
+pub(crate) fn give_up(sliced: &Arc<Sliced>, run: &Arc<Run>, why: &'static str) {
+    sliced.end(run);
+    run.end(why);
+}
+
+async fn copy(
+    node: &Arc<Node>,
+    sliced: &Arc<Sliced>,
+    run: &Arc<Run>,
+    body: Body,
+    stored: bool,
+) -> Result<(), &'static str> {
+    let mut at = run.bytes.start;
+    let mut body = std::pin::pin!(body);
+    let mut coming: Option<Arc<Growing>> = None;
+    while at < run.bytes.end {
+        let frame = body.frame().await.ok_or("closed-early")?.map_err(|error| {
+            let word = error.downcast_ref::<UpstreamError>().map_or("closed-early", UpstreamError::word);
+            tracing::warn!(%error, "a body from the origin broke off");
+            word
+        })?;
+        let Ok(mut bytes) = frame.into_data() else { continue };
+        while !bytes.is_empty() && at < run.bytes.end {
+            let growing = match coming.take() {
+                Some(growing) => growing,
+                None => run.advance(node).await.ok_or("abandoned")?,
+            };
+            let index = at / SLICE_BYTES;
+            let whole = sliced.bytes_of(index);
+            let end = whole.end.min(run.bytes.end);
+            let take = usize::try_from(end - at).unwrap_or(usize::MAX).min(bytes.len());
+            let piece = bytes.split_to(take);
+            growing.push(&piece).await;
+            at += piece.len() as u64;
+            if at < end {
+                coming = Some(growing);
+                continue;
+            }
+            growing.finish();
+            if at == whole.end && stored {
+                sliced.keep(node, index, Bytes::from(growing.pieces().concat()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a reader of a body in slices needs to begin runs.
+pub(crate) trait Source: Send + Sync {
+    /// Carries out a run that was begun, as a task of its own.
+    fn fetch(&self, sliced: &Arc<Sliced>, run: Arc<Run>);
+}
+
+/// A reader of a span of a body in slices.
+pub(crate) struct SlicedReader<S> {
+    node: Arc<Node>,
+    sliced: Arc<Sliced>,
+    source: S,
+    seat: Option<Seat>,
+    now: Option<crate::pull::growing::Reader>,
+    failures: u32,
+}
+
+/// How often in a row a reader may be let down before its transfer breaks.
+const MAX_FAILURES: u32 = 3;
+
+impl<S: Source> SlicedReader<S> {
+    /// A reader that begins runs by `source`.
+    pub(crate) fn new(node: Arc<Node>, sliced: Arc<Sliced>, source: S) -> Self {
+        Self { node, sliced, source, seat: None, now: None, failures: 0 }
+    }
+
+    /// Some of the bytes from `at` on, which are wanted up to `end`.
+    ///
+    /// # Errors
+    /// The word for why they cannot be had.
+    pub(crate) async fn next(&mut self, at: u64, end: u64) -> Result<Bytes, &'static str> {
+        loop {
+            let index = at / SLICE_BYTES;
+            let slice = self.sliced.bytes_of(index);
+            let most = slice.end.min(end).saturating_sub(at);
+            let failed = if let Some(reader) = &mut self.now {
+                match reader.next(most).await {
+                    Ok(Some(bytes)) => {
+                        self.failures = 0;
+                        if at + bytes.len() as u64 >= slice.end.min(end) {
+                            self.now = None;
+                        }
+                        return Ok(bytes);
+                    }
+                    Ok(None) => "closed-early",
+                    Err(word) => word,
+                }
+            } else if let Some(bytes) = self.stored(index, at, most).await {
+                self.failures = 0;
+                return Ok(bytes);
+            } else {
+                match self.coming(index, end).await {
+                    Ok(growing) => {
+                        self.now = growing.read(at - slice.start);
+                        continue;
+                    }
+                    Err(word) => word,
+                }
+            };
+            (self.now, self.seat) = (None, None);
+            self.failures += 1;
+            if failed == "changed" || self.failures >= MAX_FAILURES {
+                return Err(failed);
+            }
+        }
+    }
+
+    /// At most `most` bytes from `at` on, out of a stored slice.
+    async fn stored(&mut self, index: u64, at: u64, most: u64) -> Option<Bytes> {
+        if let Some(seat) = &self.seat
+            && seat.run.will_have(index)
+        {
+            return None; // the run holds it for its readers
+        }
+        let bytes = self.node.stored_slice(&self.sliced.key(index))?;
+        self.seat = None;
+        let from = usize::try_from(at - self.sliced.bytes_of(index).start).ok()?;
+        let to = from.checked_add(usize::try_from(most).ok()?)?;
+        (from < to && to <= bytes.len()).then(|| bytes.slice(from..to))
+    }
+
+    /// A slice that is coming, with a seat in the run that brings it.
+    async fn coming(&mut self, index: u64, end: u64) -> Result<Arc<Growing>, &'static str> {
+        match &self.seat {
+            Some(seat) if seat.run.will_have(index) => seat.move_to(index),
+            _ => {
+                let sliced = Arc::clone(&self.sliced);
+                let node = Arc::clone(&self.node);
+                let missing = || {
+                    // Up to the first slice that is stored already, or to the end of what is wanted.
+                    let last = end.saturating_sub(1) / SLICE_BYTES;
+                    let stored = |index: &u64| node.has_slice(&sliced.key(*index));
+                    let stop = (index + 1..=last).find(stored).unwrap_or(last + 1);
+                    sliced.bytes_of(index).start..sliced.bytes_of(stop - 1).end
+                };
+                let (seat, begun) = self.sliced.join(index, missing);
+                self.seat = Some(seat);
+                if let Some(run) = begun {
+                    self.source.fetch(&self.sliced, run);
+                }
+            }
+        }
+        match &self.seat {
+            Some(seat) => seat.run.slice(index).await,
+            None => Err("abandoned"),
+        }
+    }
+}
