@@ -132,7 +132,7 @@ fn default_stale_if_error_s() -> u32 {
     86_400
 }
 fn default_object_bytes() -> u64 {
-    1 << 30
+    64 << 30
 }
 fn default_tags() -> u32 {
     128

@@ -441,7 +441,7 @@ impl Visit {
         let range =
             field(header::RANGE).filter(|_| fetch.stale.is_none()).map(|range| {
                 // Whoever wants other bytes of the same slices shares the fetch.
-                (by_range::aligned(&range).unwrap_or(range), field(header::IF_RANGE))
+                (fetch.aligned(&range).unwrap_or(range), field(header::IF_RANGE))
             });
         FlightKey {
             page: key.clone(),

@@ -4,6 +4,8 @@
 //! can kill and start again. Nothing is mocked: sockets, SQLite, files and events are the real ones.
 #![expect(clippy::expect_used, clippy::panic, reason = "this crate is part of tests, which fail by panicking")]
 
+pub mod front;
+pub mod media;
 pub mod scenario;
 
 use std::net::{IpAddr, Ipv4Addr};

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use api::{ExplainStep, SLICE_BYTES};
-use http::{HeaderMap, HeaderName, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use http_cache::plan::{self, Plan};
 use http_cache::response::{self, Use, Why};
 use http_cache::{Forward, Outcome, Piece, Validators, date};
 
 use crate::node::SliceKey;
 use crate::pull::asked::Asked;
+use crate::pull::by_range;
 use crate::pull::sliced::Sliced;
 use crate::pull::stored::{Page, PageKey, Variant};
 use crate::pull::zone::PullZone;
@@ -51,6 +52,11 @@ pub(crate) struct Fetch {
 }
 
 impl Fetch {
+    /// The range that the origin is asked for in the place of the client's: whole slices, where nothing of it is stored yet.
+    pub(crate) fn aligned(&self, range: &HeaderValue) -> Option<HeaderValue> {
+        by_range::aligned(range).filter(|_| self.stale.is_none() && self.missing_from.is_none() && self.seen.is_none())
+    }
+
     /// From nothing that is stored.
     pub(crate) fn afresh(forward: Forward) -> Self {
         Self { forward, stale: None, if_error: false, missing_from: None, seen: None }

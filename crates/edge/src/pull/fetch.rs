@@ -267,9 +267,8 @@ impl Order {
 
     /// The range that the origin is asked for in the place of the client's: whole slices, where others may want them.
     fn aligned(&self) -> Option<HeaderValue> {
-        let shared = !self.conditional && self.fetch.stale.is_none() && self.fetch.missing_from.is_none();
-        let range = self.asked.fields.get(header::RANGE).filter(|_| shared && self.asked.method == Method::GET)?;
-        by_range::aligned(range)
+        let shared = !self.conditional && self.asked.method == Method::GET;
+        self.fetch.aligned(self.asked.fields.get(header::RANGE).filter(|_| shared)?)
     }
 
     fn stored_part(&self) -> Option<Arc<Variant>> {

@@ -11,4 +11,5 @@ mod invalidation;
 mod pulling;
 mod routing;
 mod scenarios;
+mod slices;
 mod wire;
