@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -32,6 +33,8 @@ struct State {
     requests: Mutex<Vec<Arc<Sent>>>,
     /// Bodies stop after so many bytes, until more are allowed.
     allowed: watch::Sender<u64>,
+    /// How far its clock is ahead, in seconds.
+    ahead_s: AtomicU64,
     /// Sent with every response, if any.
     cache_control: Mutex<String>,
 }
@@ -58,6 +61,7 @@ impl Media {
             version: AtomicU64::new(1),
             requests: Mutex::default(),
             allowed: watch::Sender::new(u64::MAX),
+            ahead_s: AtomicU64::new(0),
             cache_control: Mutex::new("max-age=86400".to_owned()),
         });
         let stop = CancellationToken::new();
@@ -90,6 +94,11 @@ impl Media {
     /// What `Cache-Control` says from now on.
     pub fn cache_control(&self, value: &str) {
         value.clone_into(&mut self.state.cache_control.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Lets time pass at the origin, in seconds.
+    pub fn advance(&self, seconds: u64) {
+        self.state.ahead_s.fetch_add(seconds, Ordering::SeqCst);
     }
 
     /// All requests so far.
@@ -205,6 +214,8 @@ fn described(mut response: Response<Body>, state: &State, etag: &str) -> Respons
     let fields = response.headers_mut();
     set(fields, header::ETAG, etag);
     set(fields, header::CONTENT_TYPE, "video/mp4");
+    let ahead = Duration::from_secs(state.ahead_s.load(Ordering::SeqCst));
+    set(fields, header::DATE, &httpdate::fmt_http_date(SystemTime::now() + ahead));
     let cache_control = state.cache_control.lock().unwrap_or_else(PoisonError::into_inner).clone();
     if !cache_control.is_empty() {
         set(fields, header::CACHE_CONTROL, &cache_control);
