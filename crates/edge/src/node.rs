@@ -393,13 +393,17 @@ impl Node {
     fn keep(&self, key: Key, item: Item, weight: u64) -> bool {
         let insertion = self.store.insert(key, item, weight + KEY_HEAP_BYTES);
         self.show_size();
-        let shelf::Insertion::Stored { evicted, .. } = insertion else { return false };
+        let (kept, evicted) = match insertion {
+            shelf::Insertion::Stored { evicted, .. } => (true, evicted),
+            shelf::Insertion::Refused { evicted, .. } => (false, evicted),
+            shelf::Insertion::TooLarge { .. } => return false,
+        };
         for (_, item) in evicted {
             if let Item::Head(head) = item {
                 self.placed(head.id, None);
             }
         }
-        true
+        kept
     }
 
     fn show_size(&self) {

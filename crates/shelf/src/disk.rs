@@ -25,13 +25,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::Memory;
+use crate::{Memory, PolicyChoice, PolicyName};
 
 mod files;
 mod folder;
 mod format;
 mod index;
-mod order;
 mod read;
 mod scan;
 mod snapshot;
@@ -49,7 +48,7 @@ pub use format::{
 };
 pub use index::MAX_VARIANTS;
 pub use read::{Head, MAX_OPEN_FILES, Present, ReadError, Reader};
-pub use stats::{Cursor, Finding, Findings, FolderStats, Stats, Summary};
+pub use stats::{Cursor, Finding, Findings, FolderStats, MAX_PAGE, Stats, Summary};
 pub use write::{New, WriteError};
 
 use files::Files;
@@ -82,6 +81,8 @@ pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 pub struct DiskConfig {
     /// One to [`MAX_FOLDERS`].
     pub folders: Vec<FolderConfig>,
+    /// Who leaves when room is needed.
+    pub choice: PolicyChoice,
     /// What time it is.
     pub clock: Clock,
     /// Faults for tests; `Arc::default()` has none.
@@ -192,14 +193,14 @@ impl Disk {
         }
         let mut seen = HashSet::new();
         let mut folders = Vec::new();
-        for (number, FolderConfig { path, limit_bytes }) in config.folders.into_iter().enumerate() {
-            if limit_bytes < MIN_LIMIT_BYTES {
-                return Err(OpenError::Limit { path, limit_bytes });
+        for (number, one) in config.folders.into_iter().enumerate() {
+            if one.limit_bytes < MIN_LIMIT_BYTES {
+                return Err(OpenError::Limit { path: one.path, limit_bytes: one.limit_bytes });
             }
-            if !seen.insert(path.clone()) {
-                return Err(OpenError::Twice(path));
+            if !seen.insert(one.path.clone()) {
+                return Err(OpenError::Twice(one.path));
             }
-            let folder = Folder::new(path, limit_bytes, Files::new(number, config.faults.clone()));
+            let folder = Folder::new(number, one, config.choice, Files::new(number, config.faults.clone()));
             match folder.settle() {
                 Err(Unusable::InUse) => return Err(OpenError::InUse(folder.path)),
                 Err(Unusable::Io(error)) => folder.set_state(FolderState::Gone(error.to_string())),
@@ -210,7 +211,10 @@ impl Disk {
         Ok(Self {
             folders,
             clock: config.clock,
-            handles: Memory::new(KEPT_OPEN_FILES * Memory::<format::Name, Arc<Handle>>::ENTRY_BYTES),
+            handles: Memory::with_policy(
+                KEPT_OPEN_FILES * Memory::<format::Name, Arc<Handle>>::ENTRY_BYTES,
+                PolicyChoice { policy: PolicyName::Lru, ..PolicyChoice::default() },
+            ),
             open_files: Arc::default(),
             last_ms: AtomicU64::new(0),
             hits: AtomicU64::new(0),
@@ -304,7 +308,7 @@ impl Disk {
     }
 
     fn close_kept(&self) {
-        self.handles.clear();
+        self.handles.remove_where(|_, _, _| true, |_, handle| drop(handle));
     }
 
     fn now_s(&self) -> u32 {

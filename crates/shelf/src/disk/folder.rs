@@ -17,9 +17,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use twox_hash::XxHash3_64;
+
+use super::FolderConfig;
 use super::files::{Files, is_shortage};
-use super::format::{Flaw, Name, blocks};
+use super::format::{Flaw, KeyHash, Name, blocks};
 use super::index::Index;
+use crate::PolicyChoice;
 
 /// Folders of entries.
 pub(crate) const FANS: usize = 4096;
@@ -28,7 +32,8 @@ const RESERVE_PART: u64 = 100;
 /// …but no more than this many bytes.
 const MAX_RESERVE_BYTES: u64 = 1 << 30;
 const MARKER: &str = "shelf";
-const MARKER_TEXT: &[u8] = b"This folder belongs to a Littoral edge. Whatever is in it may be deleted while the edge is down.\n";
+const MARKER_TEXT: &[u8] =
+    b"This folder belongs to a Littoral edge. Whatever is in it may be deleted while the edge is down.\n";
 const PROBE: &str = "new/probe";
 
 /// Whether a folder can be used.
@@ -45,6 +50,8 @@ pub enum FolderState {
 /// See the head of the file.
 #[derive(Debug)]
 pub(crate) struct Folder {
+    /// Its place in the configuration.
+    pub(crate) number: usize,
     pub(crate) path: PathBuf,
     pub(crate) limit_bytes: u64,
     pub(crate) files: Files,
@@ -104,15 +111,17 @@ impl From<io::Error> for Unusable {
 }
 
 impl Folder {
-    pub(crate) fn new(path: PathBuf, limit_bytes: u64, files: Files) -> Self {
+    pub(crate) fn new(number: usize, config: FolderConfig, choice: PolicyChoice, files: Files) -> Self {
+        let FolderConfig { path, limit_bytes } = config;
         Self {
+            number,
             path,
             limit_bytes,
             files,
             counters: Counters::default(),
             scanned: (0..FANS).map(|_| AtomicBool::new(false)).collect(),
             scanned_fans: AtomicU32::new(0),
-            index: Mutex::new(Index::new(limit_bytes)),
+            index: Mutex::new(Index::new(limit_bytes, choice)),
             heads: Mutex::new(()),
             state: Mutex::new(FolderState::Gone("not opened yet".into())),
             writable: AtomicBool::new(false),
@@ -280,6 +289,17 @@ impl Folder {
     /// See [`Self::has_space`]: entries that make room for `bytes`.
     pub(crate) fn shed(&self, bytes: u64, now_s: u32) -> Vec<Name> {
         self.index().shed(blocks(bytes), now_s)
+    }
+
+    /// How well an entry fits here; the folder with the highest score gets it.
+    pub(crate) fn score(&self, key_hash: KeyHash) -> f64 {
+        let mut bytes = [0; 24];
+        let (hash, number) = bytes.split_at_mut(16);
+        hash.copy_from_slice(&key_hash.0.to_le_bytes());
+        number.copy_from_slice(&(self.number as u64).to_le_bytes());
+        // Between 0 and 1, and neither of them.
+        let even = ((XxHash3_64::oneshot(&bytes) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+        -(self.limit_bytes as f64) / even.ln()
     }
 
     /// Moves a file that is whole to its place.

@@ -1,20 +1,22 @@
 //! The index of one folder: which entries it has, what they take, and who goes next.
 //!
-//! Layout: records live in `slots`, a vector in which a removed record leaves a hole that `holes` remembers. `by_key`
-//! holds slot numbers under the hash of the key; the entries of one key share that hash. `by_expiry` orders those that
-//! expire; `order` is the policy. Everything here is memory and takes no lock of its own: a folder keeps its index
+//! Layout: `nodes` is the slab that the policy orders, the same as the memory tier's; `records` has the rest for each of
+//! its slots. `by_key` holds slot numbers under the hash of the key; the entries of one key share that hash. `due` orders
+//! those that expire. Everything here is memory and takes no lock of its own: a folder keeps its index
 //! behind one mutex, which is never held over a call into the file system.
 //!
 //! `blocks` counts what is stored and what is `reserved` for writes in flight. Writes never bring it over `limit_blocks`;
 //! a scan may, and then trims.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::num::NonZeroU64;
 
 use hashbrown::HashTable;
 
 use super::format::{BLOCK_BYTES, KeyHash, Name, slices};
-use super::order::Order;
+use crate::policy::heap::Heap;
+use crate::policy::nodes::{MAX_NODES, NONE, Node, Nodes, grow};
+use crate::policy::{Order, Policy, PolicyChoice};
 
 /// The most entries of one key; a further one takes the place of the oldest.
 pub const MAX_VARIANTS: usize = 64;
@@ -69,11 +71,12 @@ pub(crate) struct NoRoom;
 /// See the head of the file.
 #[derive(Debug)]
 pub(crate) struct Index {
-    slots: Vec<Option<Record>>,
-    holes: Vec<u32>,
+    nodes: Nodes,
+    records: Vec<Option<Record>>,
     by_key: HashTable<u32>,
-    by_expiry: BTreeSet<(u32, u32)>,
-    order: Order,
+    due: Heap<u32>,
+    policy: Policy,
+    choice: PolicyChoice,
     blocks: u64,
     reserved: u64,
     limit_blocks: u64,
@@ -86,13 +89,14 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    pub(crate) fn new(limit_bytes: u64) -> Self {
+    pub(crate) fn new(limit_bytes: u64, choice: PolicyChoice) -> Self {
         Self {
-            slots: Vec::new(),
-            holes: Vec::new(),
+            nodes: Nodes::new(),
+            records: Vec::new(),
             by_key: HashTable::new(),
-            by_expiry: BTreeSet::new(),
-            order: Order::default(),
+            due: Heap::new(),
+            policy: Policy::new(choice),
+            choice,
             blocks: 0,
             reserved: 0,
             limit_blocks: limit_bytes / BLOCK_BYTES,
@@ -105,24 +109,23 @@ impl Index {
 
     /// Makes room for that many more entries at once.
     pub(crate) fn expect(&mut self, entries: usize) {
-        let slots = &self.slots;
-        self.by_key.reserve(entries, |&slot| hash_at(slots, slot));
-        self.slots.reserve(entries);
+        self.by_key.reserve(entries, |&slot| self.nodes.at(slot).hash);
+        self.records.reserve_exact(entries);
     }
 
     pub(crate) fn get(&self, slot: u32, nonce: NonZeroU64) -> Option<&Record> {
-        self.slots.get(slot as usize)?.as_ref().filter(|record| record.nonce == nonce)
+        self.records.get(slot as usize)?.as_ref().filter(|record| record.nonce == nonce)
     }
 
     pub(crate) fn get_mut(&mut self, slot: u32, nonce: NonZeroU64) -> Option<&mut Record> {
-        self.slots.get_mut(slot as usize)?.as_mut().filter(|record| record.nonce == nonce)
+        self.records.get_mut(slot as usize)?.as_mut().filter(|record| record.nonce == nonce)
     }
 
     /// The entries of a key.
     pub(crate) fn find(&self, key_hash: KeyHash) -> impl Iterator<Item = (u32, &Record)> {
         let split = Record::split(key_hash);
         self.by_key.iter_hash(fold(split)).filter_map(move |&slot| {
-            let record = self.slots.get(slot as usize)?.as_ref()?;
+            let record = self.records.get(slot as usize)?.as_ref()?;
             (record.key_hash == split).then_some((slot, record))
         })
     }
@@ -134,7 +137,7 @@ impl Index {
     /// Takes `blocks` for a write, evicting until they fit. The names are of files to be removed by the caller.
     pub(crate) fn reserve(&mut self, blocks: u32, now_s: u32) -> Result<Vec<Name>, NoRoom> {
         let blocks = u64::from(blocks);
-        if self.reserved + blocks > self.limit_blocks {
+        if self.reserved + blocks > self.limit_blocks || self.records.len() >= MAX_NODES {
             return Err(NoRoom);
         }
         let victims = self.evict(now_s, |index| index.blocks + blocks <= index.limit_blocks);
@@ -153,7 +156,7 @@ impl Index {
     pub(crate) fn clear(&mut self) {
         let (reserved, removed) = (self.reserved, self.removed.take());
         let (evictions, expirations, changes) = (self.evictions, self.expirations, self.changes + 1);
-        *self = Self::new(self.limit_blocks * BLOCK_BYTES);
+        *self = Self::new(self.limit_blocks * BLOCK_BYTES, self.choice);
         (self.blocks, self.reserved, self.removed) = (reserved, reserved, removed);
         (self.evictions, self.expirations, self.changes) = (evictions, expirations, changes);
     }
@@ -168,8 +171,15 @@ impl Index {
     fn evict(&mut self, now_s: u32, enough: impl Fn(&Self) -> bool) -> Vec<Name> {
         let mut victims = Vec::new();
         while !enough(self) {
-            let expired = self.by_expiry.first().filter(|(expires_s, _)| *expires_s <= now_s).map(|&(_, slot)| slot);
-            let Some(record) = expired.or_else(|| self.order.victim()).and_then(|slot| self.take(slot)) else { break };
+            let expired = self.due.least().filter(|(expires_s, _)| *expires_s <= now_s);
+            let record = match expired {
+                Some((_, slot)) => self.take(slot),
+                None => {
+                    let room_bytes = self.room_bytes();
+                    self.policy.victim(&mut self.nodes, room_bytes).and_then(|slot| self.clear_slot(slot))
+                }
+            };
+            let Some(record) = record else { break };
             if expired.is_some() {
                 self.expirations += 1;
             } else {
@@ -202,22 +212,19 @@ impl Index {
         } else {
             self.blocks += u64::from(record.blocks);
         }
-        let slot = match self.holes.pop() {
-            Some(hole) => hole,
-            None => {
-                self.slots.push(None);
-                (self.slots.len() - 1) as u32
-            }
-        };
-        if let Some(place) = self.slots.get_mut(slot as usize) {
+        let bytes = u64::from(record.blocks) * BLOCK_BYTES;
+        let slot = self.nodes.take_slot(Node::new(fold(record.key_hash), bytes, 0));
+        if slot as usize >= self.records.len() {
+            grow(&mut self.records);
+            self.records.push(None);
+        }
+        if let Some(place) = self.records.get_mut(slot as usize) {
             *place = Some(record);
         }
-        let slots = &self.slots;
-        self.by_key.insert_unique(fold(record.key_hash), slot, |&slot| hash_at(slots, slot));
-        if record.expires_s != 0 {
-            self.by_expiry.insert((record.expires_s, slot));
-        }
-        self.order.insert(slot, fold(record.key_hash), u64::from(record.blocks) * BLOCK_BYTES);
+        self.by_key.insert_unique(fold(record.key_hash), slot, |&slot| self.nodes.at(slot).hash);
+        self.set_due(slot, record.expires_s);
+        let room_bytes = self.room_bytes();
+        self.policy.insert(&mut self.nodes, slot, room_bytes);
         self.changes += 1;
         (slot, victims)
     }
@@ -233,7 +240,7 @@ impl Index {
         record.present += 1;
         let bytes = u64::from(record.blocks) * BLOCK_BYTES;
         self.reserved = self.reserved.saturating_sub(blocks.into());
-        self.order.resize(slot, bytes);
+        self.policy.reweigh(&mut self.nodes, slot, bytes);
         self.changes += 1;
         true
     }
@@ -246,7 +253,7 @@ impl Index {
         record.present = record.present.saturating_sub(1);
         let bytes = u64::from(record.blocks) * BLOCK_BYTES;
         self.blocks = self.blocks.saturating_sub(blocks.into());
-        self.order.resize(slot, bytes);
+        self.policy.reweigh(&mut self.nodes, slot, bytes);
         self.changes += 1;
     }
 
@@ -257,7 +264,7 @@ impl Index {
         (record.length, record.present, record.flags) = (truth.length, truth.present, truth.flags);
         self.blocks = (self.blocks + u64::from(truth.blocks)).saturating_sub(before.into());
         let bytes = u64::from(truth.blocks) * BLOCK_BYTES;
-        self.order.resize(slot, bytes);
+        self.policy.reweigh(&mut self.nodes, slot, bytes);
         self.expire(slot, truth.nonce, truth.expires_s);
     }
 
@@ -266,18 +273,15 @@ impl Index {
         let Some(record) = self.get_mut(slot, nonce) else { return };
         record.uses = record.uses.saturating_add(1);
         record.used_s = now_s;
-        self.order.hit(slot);
+        self.policy.hit(&mut self.nodes, slot);
         self.changes += 1;
     }
 
     /// Changes when an entry expires; 0 = never.
     pub(crate) fn expire(&mut self, slot: u32, nonce: NonZeroU64, expires_s: u32) {
         let Some(record) = self.get_mut(slot, nonce) else { return };
-        let before = std::mem::replace(&mut record.expires_s, expires_s);
-        self.by_expiry.remove(&(before, slot));
-        if expires_s != 0 {
-            self.by_expiry.insert((expires_s, slot));
-        }
+        record.expires_s = expires_s;
+        self.set_due(slot, expires_s);
         self.changes += 1;
     }
 
@@ -287,16 +291,20 @@ impl Index {
         self.take(slot)
     }
 
+    /// Takes an entry out of its order and of everything else.
     fn take(&mut self, slot: u32) -> Option<Record> {
-        let record = self.slots.get_mut(slot as usize)?.take()?;
-        self.order.remove(slot);
+        self.policy.remove(&mut self.nodes, slot);
+        self.clear_slot(slot)
+    }
+
+    /// Takes an entry that is in no order any more out of everything else.
+    fn clear_slot(&mut self, slot: u32) -> Option<Record> {
+        let record = self.records.get_mut(slot as usize)?.take()?;
         if let Ok(entry) = self.by_key.find_entry(fold(record.key_hash), |&other| other == slot) {
             entry.remove();
         }
-        if record.expires_s != 0 {
-            self.by_expiry.remove(&(record.expires_s, slot));
-        }
-        self.holes.push(slot);
+        self.set_due(slot, 0);
+        self.nodes.free_slot(slot);
         self.blocks = self.blocks.saturating_sub(record.blocks.into());
         if let Some(removed) = &mut self.removed
             && removed.len() < MAX_REMEMBERED
@@ -305,6 +313,30 @@ impl Index {
         }
         self.changes += 1;
         Some(record)
+    }
+
+    /// The same, of whatever is in the slot.
+    pub(crate) fn remove_at(&mut self, slot: u32) -> Option<Record> {
+        let nonce = self.records.get(slot as usize)?.as_ref()?.nonce;
+        self.remove(slot, nonce)
+    }
+
+    /// Puts in what a snapshot has said. Uses count for the policy as far as it can tell many from one.
+    pub(crate) fn restore(&mut self, record: Record) {
+        let (slot, _) = self.insert(record, false);
+        if record.uses > 0 {
+            self.policy.hit(&mut self.nodes, slot);
+        }
+    }
+
+    /// Notes that the file of a whole entry is there; says what was known of it before.
+    pub(crate) fn seen(&mut self, slot: u32) -> Option<u8> {
+        let record = self.records.get_mut(slot as usize)?.as_mut()?;
+        let before = record.flags;
+        if before & WHOLE != 0 {
+            record.flags &= !UNSEEN;
+        }
+        Some(before)
     }
 
     /// From now on removals are remembered, for [`Self::may_add`].
@@ -325,7 +357,7 @@ impl Index {
     /// Up to `most` records from slot `from` on, and the slot to go on from; `None` at the end.
     pub(crate) fn page(&self, from: u32, most: usize) -> (Vec<(u32, Record)>, Option<u32>) {
         let mut out = Vec::new();
-        for (slot, record) in self.slots.iter().enumerate().skip(from as usize) {
+        for (slot, record) in self.records.iter().enumerate().skip(from as usize) {
             if out.len() >= most {
                 return (out, Some(slot as u32));
             }
@@ -347,13 +379,37 @@ impl Index {
     pub(crate) fn trim(&mut self, now_s: u32) -> Vec<Name> {
         self.evict(now_s, |index| index.blocks <= index.limit_blocks)
     }
+
+    /// What it has allocated, in bytes.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.by_key.allocation_size()
+            + self.nodes.heap_bytes()
+            + self.records.capacity() * size_of::<Option<Record>>()
+            + self.due.heap_bytes()
+            + self.policy.heap_bytes()
+    }
+
+    /// What entries may take, in bytes.
+    fn room_bytes(&self) -> u64 {
+        self.limit_blocks.saturating_sub(self.reserved) * BLOCK_BYTES
+    }
+
+    fn set_due(&mut self, slot: u32, expires_s: u32) {
+        let place = self.nodes.at(slot).due_at;
+        let moved = |slot, place| self.nodes.at_mut(slot).due_at = place;
+        match (place, expires_s) {
+            (NONE, 0) => {}
+            (NONE, expires_s) => self.due.push(expires_s, slot, moved),
+            (place, 0) => {
+                self.due.remove(place, moved);
+                self.nodes.at_mut(slot).due_at = NONE;
+            }
+            (place, expires_s) => self.due.rerank(place, expires_s, moved),
+        }
+    }
 }
 
-/// Key hashes are even, so half of one is as good as any hash of it.
+/// Key hashes are evenly spread, so half of one is as good as any hash of it.
 fn fold([low, high]: [u64; 2]) -> u64 {
     low ^ high.rotate_left(32)
-}
-
-fn hash_at(slots: &[Option<Record>], slot: u32) -> u64 {
-    slots.get(slot as usize).and_then(|record| record.as_ref()).map_or(0, |record| fold(record.key_hash))
 }

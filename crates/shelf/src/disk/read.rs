@@ -226,7 +226,7 @@ impl Disk {
         if let Some(handle) = self.handles.get(&name) {
             return Ok(handle);
         }
-        let handle = self.open_handle(folder, id, &record)?;
+        let handle = self.open_handle(folder, id, &record, false)?;
         if handle.header.places > 0 {
             self.handles.insert(name, handle.clone(), 0);
             // A removal between the look at the index and here has not found it to take it out.
@@ -237,13 +237,19 @@ impl Disk {
         Ok(handle)
     }
 
-    /// The same, past the files that are kept open.
-    pub(crate) fn open_handle(&self, folder: &Folder, id: EntryId, record: &Record) -> Result<Arc<Handle>, ReadError> {
+    /// The same, past the files that are kept open; `anew` also past what the kernel has kept.
+    pub(crate) fn open_handle(
+        &self,
+        folder: &Folder,
+        id: EntryId,
+        record: &Record,
+        anew: bool,
+    ) -> Result<Arc<Handle>, ReadError> {
         if self.open_files.fetch_add(1, Ordering::Relaxed) >= MAX_OPEN_FILES {
             self.open_files.fetch_sub(1, Ordering::Relaxed);
             return Err(ReadError::Busy);
         }
-        let result = self.load_entry(folder, record.name());
+        let result = self.load_entry(folder, record.name(), anew);
         let (file, header, first) = result.map_err(|trouble| {
             self.open_files.fetch_sub(1, Ordering::Relaxed);
             match trouble {
@@ -262,7 +268,7 @@ impl Disk {
         Ok(Arc::new(Handle { file, header, id, first, open: self.open_files.clone() }))
     }
 
-    fn load_entry(&self, folder: &Folder, name: Name) -> Result<(File, Header, Vec<u8>), Trouble> {
+    fn load_entry(&self, folder: &Folder, name: Name, anew: bool) -> Result<(File, Header, Vec<u8>), Trouble> {
         let path = folder.path_of(name);
         let file = match folder.files.open(&path) {
             Err(error) if is_shortage(&error) => {
@@ -272,6 +278,9 @@ impl Disk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Flaw::Missing.into()),
             result => result?,
         };
+        if anew {
+            folder.files.forget(&file);
+        }
         let (header, first) = load(&folder.files, &file, name)?;
         Ok((file, header, first))
     }

@@ -309,7 +309,7 @@ impl Disk {
         };
         let (slot, victims) = folder.index().insert(record, true);
         self.discard(folder, &victims);
-        Ok(EntryId { slot, folder: folder.number() as u16, nonce })
+        Ok(EntryId { slot, folder: folder.number as u16, nonce })
     }
 
     fn fill(
