@@ -415,7 +415,11 @@ impl Node {
     fn keep(&self, key: Key, item: Item, weight: u64) -> bool {
         let insertion = self.store.insert(key, item, weight + KEY_HEAP_BYTES);
         self.show_size();
-        let shelf::Insertion::Stored { evicted, .. } = insertion else { return false };
+        let (kept, evicted) = match insertion {
+            shelf::Insertion::Stored { evicted, .. } => (true, evicted),
+            shelf::Insertion::Refused { evicted, .. } => (false, evicted),
+            shelf::Insertion::TooLarge { .. } => return false,
+        };
         for (_, item) in evicted {
             match item {
                 Item::Head(head) => self.placed(head.id, None),
@@ -426,7 +430,7 @@ impl Node {
                 Item::Absent { .. } | Item::Slice(_) => {}
             }
         }
-        true
+        kept
     }
 
     fn show_size(&self) {

@@ -1,9 +1,13 @@
-//! The tiers of an edge's cache. So far there is one: memory.
+//! The tiers of an edge's cache: memory, and below it files.
 //!
 //! A tier knows keys, values and bytes. It knows no HTTP, no zone and no freshness: what may be served is decided by
 //! whoever looks it up.
 
-mod lru;
+pub mod bounded;
+pub mod disk;
 pub mod memory;
+pub mod policy;
 
-pub use memory::{Counters, Insertion, Memory};
+pub use bounded::{Bounded, Class, Counters, Facts, Insertion, Terms};
+pub use memory::{Cursor, Memory};
+pub use policy::{Objective, PolicyChoice, PolicyName};

@@ -1,0 +1,226 @@
+//! What a folder's own thread does: it finds out what is really there, probes, and writes snapshots.
+//!
+//! The scan goes through the entries' folders one by one. A file that the index has not is opened and its head read; a
+//! file that it has from a snapshot is believed in (its head is read when it is used), unless it is sliced, because
+//! slices come after the snapshot. What the snapshot has and the scan has not found is gone. What was removed since the
+//! scan began is not brought back. Meanwhile the tier serves; a key whose folder the scan has not reached is looked for
+//! by name ([`Disk::seek`]).
+
+use std::io;
+use std::sync::Weak;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::folder::{FANS, Folder, Unusable};
+use super::format::{Flaw, KeyHash, Name};
+use super::index::{UNSEEN, WHOLE};
+use super::read::{Trouble, record_of};
+use super::{Disk, EntryId, FolderState, PROBE_MS, SNAPSHOT_MS, Stop, seconds, snapshot};
+
+/// Records looked at under one lock.
+const PAGE: usize = 4096;
+
+/// Gets a folder whose lock was taken ready for use: its snapshot, and whether it can be written to.
+pub(crate) fn start(folder: &Folder, now_ms: u64) {
+    for done in &folder.scanned {
+        done.store(false, Ordering::Release);
+    }
+    folder.scanned_fans.store(0, Ordering::Relaxed);
+    folder.index().begin_scan();
+    if let Err(error) = snapshot::load(folder) {
+        tracing::info!(folder = %folder.path.display(), %error, "no index of the cache folder; its files are read");
+    }
+    let victims = folder.index().trim(seconds(now_ms));
+    folder.unlink(&victims);
+    match folder.probe() {
+        Ok(()) => folder.set_state(FolderState::Ok),
+        Err(error) => folder.set_state(FolderState::ReadOnly(error.to_string())),
+    }
+}
+
+/// Writes a folder's snapshot.
+pub(crate) fn save(folder: &Folder) {
+    if folder.is_writable()
+        && let Err(error) = snapshot::save(folder)
+    {
+        folder.failed("write the index", &error);
+    }
+}
+
+/// The life of a folder's thread.
+pub(crate) fn tend(disk: &Weak<Disk>, stop: &Stop, number: usize) {
+    let (mut scanning, mut saved_at, mut saved) = (true, Instant::now(), 0);
+    loop {
+        {
+            let Some(disk) = disk.upgrade() else { return };
+            let Some(folder) = disk.folders.get(number) else { return };
+            scanning = disk.look_after(folder, scanning);
+            let changes = folder.index().changes;
+            if !scanning && changes != saved && saved_at.elapsed() >= Duration::from_millis(SNAPSHOT_MS) {
+                save(folder);
+                (saved_at, saved) = (Instant::now(), changes);
+            }
+        }
+        if stop.wait(Duration::from_millis(PROBE_MS)) {
+            return;
+        }
+    }
+}
+
+impl Disk {
+    /// What the tier's clock and the state of a folder ask for now. Says whether its scan is still to be done.
+    pub(crate) fn look_after(&self, folder: &Folder, mut scanning: bool) -> bool {
+        match folder.state() {
+            FolderState::Gone(_) => match folder.settle() {
+                Ok(()) => {
+                    start(folder, (self.clock)());
+                    scanning = true;
+                }
+                Err(Unusable::InUse) => folder.set_state(FolderState::Gone("another process has it".into())),
+                Err(Unusable::Io(error)) => folder.set_state(FolderState::Gone(error.to_string())),
+            },
+            _ if folder.has_vanished() => {}
+            FolderState::ReadOnly(_) => {
+                if folder.probe().is_ok() {
+                    folder.set_state(FolderState::Ok);
+                }
+            }
+            FolderState::Ok => {}
+        }
+        if scanning && !matches!(folder.state(), FolderState::Gone(_)) {
+            scanning = !self.scan(folder);
+        }
+        scanning
+    }
+
+    /// Whether everything that is stored under a key is known to [`Self::find`]. Memory only.
+    pub fn is_scanned(&self, key_hash: KeyHash) -> bool {
+        self.folders.iter().all(|folder| is_scanned(folder, key_hash) || matches!(folder.state(), FolderState::Gone(_)))
+    }
+
+    /// The entries of a key, newest first, looked for in the folders that the scan has not reached. Blocks for as long as
+    /// it takes to list one folder of each.
+    pub fn seek(&self, key_hash: KeyHash) -> Vec<EntryId> {
+        for folder in self.folders.iter().filter(|folder| !is_scanned(folder, key_hash)) {
+            let fan = Folder::fan(Name { key_hash, nonce: 0 });
+            let Ok(names) = names_in(folder, fan) else { continue };
+            for name in names.into_iter().filter(|name| name.key_hash == key_hash) {
+                let _ = self.find_file(folder, name);
+            }
+        }
+        self.find(key_hash)
+    }
+
+    /// Scans a folder; says whether it came to the end.
+    fn scan(&self, folder: &Folder) -> bool {
+        self.sweep_new(folder);
+        for fan in 0..FANS {
+            if self.stop.is_stopped() || self.scan_fan(folder, fan).is_err() {
+                return false;
+            }
+        }
+        self.forget_missing(folder);
+        folder.index().end_scan();
+        let victims = folder.index().trim(self.now_s());
+        self.discard(folder, &victims);
+        true
+    }
+
+    /// Removes what a former life was writing.
+    fn sweep_new(&self, folder: &Folder) {
+        let Ok(entries) = folder.files.list(&folder.new_path()) else { return };
+        for entry in entries.flatten() {
+            if entry.file_name().to_str().is_some_and(|name| folder.is_ours(name)) {
+                continue;
+            }
+            if let Err(error) = folder.files.remove(&entry.path()) {
+                folder.failed("remove", &error);
+            }
+        }
+    }
+
+    fn scan_fan(&self, folder: &Folder, fan: usize) -> io::Result<()> {
+        let Some(done) = folder.scanned.get(fan).filter(|done| !done.load(Ordering::Acquire)) else { return Ok(()) };
+        for name in names_in(folder, fan)? {
+            self.find_file(folder, name)?;
+        }
+        done.store(true, Ordering::Release);
+        folder.scanned_fans.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes note of a file that is there.
+    fn find_file(&self, folder: &Folder, name: Name) -> io::Result<()> {
+        {
+            let mut index = folder.index();
+            let known = index.slot_of(name).and_then(|slot| index.seen(slot));
+            if known.is_some_and(|flags| flags & WHOLE != 0 || flags & UNSEEN == 0) {
+                return Ok(());
+            }
+        }
+        match record_of(&folder.files, folder, name) {
+            Ok(None) => Ok(()),
+            Ok(Some(truth)) => {
+                let mut index = folder.index();
+                let victims = match index.slot_of(name) {
+                    Some(slot) => {
+                        index.correct(slot, &truth);
+                        Vec::new()
+                    }
+                    None if index.may_add(name.nonce) => index.insert(truth, false).1,
+                    None => Vec::new(),
+                };
+                drop(index);
+                self.discard(folder, &victims);
+                Ok(())
+            }
+            Err(Trouble::Io(error)) => Err(error),
+            Err(Trouble::Flaw(flaw)) => {
+                let known = {
+                    let mut index = folder.index();
+                    index.slot_of(name).and_then(|slot| index.remove_at(slot))
+                };
+                if known.is_none() && !folder.index().may_add(name.nonce) {
+                    return Ok(());
+                }
+                folder.counters.flaw(flaw);
+                self.discard(folder, &[name]);
+                Ok(())
+            }
+        }
+    }
+
+    /// What the snapshot has and the scan has not found.
+    fn forget_missing(&self, folder: &Folder) {
+        let mut from = Some(0);
+        while let Some(at) = from {
+            let mut index = folder.index();
+            let (records, next) = index.page(at, PAGE);
+            for (slot, record) in records {
+                if record.flags & UNSEEN != 0 && index.remove(slot, record.nonce).is_some() {
+                    folder.counters.flaw(Flaw::Missing);
+                }
+            }
+            from = next;
+        }
+    }
+}
+
+fn is_scanned(folder: &Folder, key_hash: KeyHash) -> bool {
+    let fan = Folder::fan(Name { key_hash, nonce: 0 });
+    folder.scanned.get(fan).is_some_and(|done| done.load(Ordering::Acquire))
+}
+
+/// The entries' files in one of the folders; what is named otherwise is not ours.
+fn names_in(folder: &Folder, fan: usize) -> io::Result<Vec<Name>> {
+    let entries = match folder.files.list(&folder.fan_path(fan)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        result => result?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name().to_str().and_then(Name::parse);
+        names.extend(name.filter(|&name| Folder::fan(name) == fan));
+    }
+    Ok(names)
+}

@@ -1,0 +1,145 @@
+//! A folder's snapshot: the index as a file, so that a start need not read every head.
+//!
+//! ```text
+//!   at  bytes  what
+//!    0      8  magic: "LITINDEX"
+//!    8      4  format version: 1
+//!   12      4  0
+//!   16      8  records
+//!   24     64  …for each: key hash (16), nonce (8), stored at in ms (8), length (8; all ones = unknown), last use in s (4),
+//!              expires in s (4; 0 = never), blocks (4), slices there (4), uses (2), flags (1; 1 = no slice table), 0 (5)
+//!  end     16  XXH3-128 of all before it
+//! ```
+//!
+//! It is written to a temporary name, synced and renamed; one that is damaged counts as none. Changes while it is written
+//! may be in it or not. That is no harm: what it says is a hint.
+
+use std::io;
+use std::num::NonZeroU64;
+
+use thiserror::Error;
+use twox_hash::XxHash3_128;
+
+use super::folder::Folder;
+use super::format::array;
+use super::index::{Record, UNSEEN, WHOLE};
+
+const MAGIC: &[u8; 8] = b"LITINDEX";
+const VERSION: u32 = 1;
+const HEAD_BYTES: usize = 24;
+const RECORD_BYTES: usize = 64;
+const DIGEST_BYTES: usize = 16;
+/// Records copied under one lock, and written with one call.
+const PAGE: usize = 4096;
+
+/// Why there is no snapshot to begin with.
+#[derive(Debug, Error)]
+pub(crate) enum LoadError {
+    #[error("cannot read it: {0}")]
+    Io(#[from] io::Error),
+    #[error("it is damaged, or of another version")]
+    Damaged,
+}
+
+/// Writes the snapshot.
+pub(crate) fn save(folder: &Folder) -> io::Result<()> {
+    let temporary = folder.temporary();
+    let file = folder.files.create(&temporary)?;
+    let result = (|| {
+        // What the snapshot names should be on the disk before it is.
+        folder.files.sync_all(&file)?;
+        let mut hasher = XxHash3_128::new();
+        let (mut count, mut from) = (0_u64, Some(0));
+        let mut at = HEAD_BYTES as u64;
+        // The digest covers the head, whose count is known at the end: it goes in last.
+        while let Some(slot) = from {
+            let (records, next) = folder.index().page(slot, PAGE);
+            let mut bytes = Vec::with_capacity(records.len() * RECORD_BYTES);
+            records.iter().for_each(|(_, record)| encode(record, &mut bytes));
+            folder.files.write_at(&file, [bytes.as_slice()], at)?;
+            hasher.write(&bytes);
+            at += bytes.len() as u64;
+            count += records.len() as u64;
+            from = next;
+        }
+        let head = head(count);
+        hasher.write(&head);
+        folder.files.write_at(&file, [&hasher.finish_128().to_le_bytes()[..]], at)?;
+        folder.files.write_at(&file, [head.as_slice()], 0)?;
+        folder.files.sync(&file)?;
+        folder.files.rename(&temporary, &folder.snapshot_path())
+    })();
+    if result.is_err() {
+        let _ = folder.files.remove(&temporary);
+    }
+    result
+}
+
+/// Fills an empty index from the snapshot, what was used last at the end.
+pub(crate) fn load(folder: &Folder) -> Result<(), LoadError> {
+    let file = folder.files.open(&folder.snapshot_path())?;
+    let size = folder.files.size(&file)?;
+    // A record takes a block at least, so the folder's limit bounds what can be of use.
+    let mut bytes = vec![0; usize::try_from(size).map_err(|_| LoadError::Damaged)?];
+    if folder.files.read_at(&file, &mut bytes, 0)? < bytes.len() {
+        return Err(LoadError::Damaged);
+    }
+    let (rest, digest) = bytes.split_at_checked(bytes.len().saturating_sub(DIGEST_BYTES)).ok_or(LoadError::Damaged)?;
+    let (head_bytes, body) = rest.split_at_checked(HEAD_BYTES).ok_or(LoadError::Damaged)?;
+    let count = array(head_bytes, 16).map(u64::from_le_bytes).ok_or(LoadError::Damaged)?;
+    let mut hasher = XxHash3_128::new();
+    hasher.write(body);
+    hasher.write(head_bytes);
+    if head_bytes != head(count) || digest != hasher.finish_128().to_le_bytes() {
+        return Err(LoadError::Damaged);
+    }
+    let mut records: Vec<Record> = body.chunks_exact(RECORD_BYTES).filter_map(decode).collect();
+    if records.len() as u64 != count {
+        return Err(LoadError::Damaged);
+    }
+    drop(bytes);
+    records.sort_unstable_by_key(|record| (record.used_s, record.stored_ms));
+    let mut index = folder.index();
+    index.expect(records.len());
+    for record in records {
+        index.restore(record);
+    }
+    Ok(())
+}
+
+fn head(count: u64) -> Vec<u8> {
+    let mut out = MAGIC.to_vec();
+    out.extend(VERSION.to_le_bytes());
+    out.extend([0; 4]);
+    out.extend(count.to_le_bytes());
+    out
+}
+
+fn encode(record: &Record, out: &mut Vec<u8>) {
+    let [low, high] = record.key_hash;
+    for number in [low, high, record.nonce.get(), record.stored_ms, record.length] {
+        out.extend(number.to_le_bytes());
+    }
+    for number in [record.used_s, record.expires_s, record.blocks, record.present] {
+        out.extend(number.to_le_bytes());
+    }
+    out.extend(record.uses.to_le_bytes());
+    out.extend([record.flags & WHOLE, 0, 0, 0, 0, 0]);
+}
+
+fn decode(bytes: &[u8]) -> Option<Record> {
+    let u64_at = |at| array(bytes, at).map(u64::from_le_bytes);
+    let u32_at = |at| array(bytes, at).map(u32::from_le_bytes);
+    Some(Record {
+        key_hash: [u64_at(0)?, u64_at(8)?],
+        nonce: NonZeroU64::new(u64_at(16)?)?,
+        stored_ms: u64_at(24)?,
+        length: u64_at(32)?,
+        used_s: u32_at(40)?,
+        expires_s: u32_at(44)?,
+        blocks: u32_at(48)?,
+        present: u32_at(52)?,
+        uses: array(bytes, 56).map(u16::from_le_bytes)?,
+        flags: bytes.get(58)? & WHOLE | UNSEEN,
+    })
+}
