@@ -1,5 +1,7 @@
 //! Whether a shared cache may keep a response, how long it is fresh, and how old it is (RFC 9111 § 3, § 4.2).
 
+use serde::{Deserialize, Serialize};
+
 use crate::cache_control::CacheControl;
 
 /// What counts where a response says nothing.
@@ -84,7 +86,7 @@ impl NotStorable {
 }
 
 /// How long a kept response may be served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Storable {
     /// How long it is fresh, counted by its age, in seconds. 0: it is asked about at each use.
     pub lifetime_s: u64,

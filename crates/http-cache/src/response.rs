@@ -5,6 +5,7 @@
 //! selected. What a zone's policy adds is in [`Rules`]; everything else is the RFCs'.
 
 use http::{HeaderMap, Method, StatusCode, header};
+use serde::{Deserialize, Serialize};
 
 use crate::cache_control::{CacheControl, MAX_DELTA_S};
 use crate::date;
@@ -61,7 +62,7 @@ pub struct Rules {
 }
 
 /// On which terms a response is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
     /// Its times.
     pub storable: Storable,
@@ -78,7 +79,7 @@ pub struct Terms {
 }
 
 /// Where a lifetime comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LifetimeFrom {
     /// `s-maxage`.
     SMaxage,

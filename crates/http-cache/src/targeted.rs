@@ -5,6 +5,7 @@
 //! The first two are strict structured fields; one that does not parse is as if it were absent.
 
 use http::{HeaderMap, HeaderName};
+use serde::{Deserialize, Serialize};
 use sfv::{BareItem, Dictionary, ListEntry};
 
 use crate::cache_control::{self, CacheControl, MAX_DELTA_S};
@@ -19,7 +20,7 @@ pub const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-con
 pub const MAX_TARGETED_BYTES: usize = 4_096;
 
 /// Which field the directives of a response come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
     /// `Littoral-Cache-Control`.
     Littoral,
