@@ -16,6 +16,7 @@ use net::{Body, NetError};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::head::{Head, describe, text};
+use crate::marks::Began;
 use crate::node::{BodyId, FileKey, HeadKey, Node};
 
 /// How long a fetch waits for a place, in milliseconds.
@@ -215,6 +216,7 @@ fn describe_for(
     began: u64,
 ) -> Result<Head, String> {
     let view = node.view();
+    let began = Began { event: began, ..node.marks.began() };
     describe(fields, size, values, began, node.now_ms(), |zone| {
         let zone = view.as_ref()?.zones.by_name(zone)?;
         Some((zone.ttl_s, zone.stale_if_error_s))

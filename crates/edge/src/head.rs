@@ -8,6 +8,7 @@ use api::{ZoneDoc, headers};
 use http::{HeaderMap, HeaderValue, header};
 use http_cache::{CacheControl, Decision, Defaults, Storable, freshness};
 
+use crate::marks::Began;
 use crate::purges::{At, Identity};
 
 /// The head of a stored file: everything about it but its bytes. Never changed once made; a revalidation makes a new one.
@@ -27,6 +28,8 @@ pub(crate) struct Head {
     pub(crate) values: Vec<ChainingValue>,
     /// The newest event that was applied when the fetch began.
     pub(crate) began: u64,
+    /// The newest mark of the edge's own then: tells what was fetched before marks were lost.
+    pub(crate) local: u64,
     /// When the answer arrived, in milliseconds since the Unix epoch.
     pub(crate) fetched_ms: u64,
     /// How long it may be used; nothing: it is not to be kept.
@@ -63,7 +66,7 @@ pub(crate) fn describe(
     headers: &HeaderMap,
     size: u64,
     values: Vec<ChainingValue>,
-    began: u64,
+    began: Began,
     now_ms: u64,
     zone_settings: impl FnOnce(&ZoneName) -> Option<(u32, u32)>,
 ) -> Result<Head, String> {
@@ -95,10 +98,11 @@ pub(crate) fn describe(
         last_modified: headers.get(header::LAST_MODIFIED).cloned(),
         tags,
         values,
-        began,
+        began: began.event,
+        local: began.local,
         fetched_ms: now_ms,
         storable,
-        checked: AtomicU64::new(began),
+        checked: AtomicU64::new(began.event),
     })
 }
 

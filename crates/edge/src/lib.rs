@@ -1,17 +1,19 @@
 //! The edge role: the cache that serves people.
 //!
 //! A request goes through [`serve`](mod@serve), stage by stage; what is stored, purged and in flight is in [`node`]; [`fetch`] gets
-//! what is missing from the origin and proves it; [`reader`] streams it; [`purges`] decides what may still be used;
+//! what is missing from the origin and proves it; [`reader`] streams it; [`purges`] decides what may still be used, and [`marks`] keeps
+//! that across restarts;
 //! [`sync`] keeps in step with control. Zones whose content comes from any HTTP origin are in [`pull`]. Absent on purpose: any knowledge of other edges, and of where clients are.
 
 mod fetch;
 mod flights;
 mod head;
+mod marks;
 mod metrics;
 mod node;
 mod persist;
 mod pull;
-pub mod purges;
+mod purges;
 mod reader;
 mod serve;
 mod sync;
@@ -29,6 +31,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use marks::Marks;
 pub use metrics::EdgeMetrics;
 
 /// A clock: milliseconds since the Unix epoch.
@@ -67,6 +70,8 @@ pub struct StandaloneConfig {
     pub name: NodeName,
     /// Size of the memory tier in bytes; at least [`MIN_MEMORY_BYTES`].
     pub memory_bytes: u64,
+    /// A folder of its own for what it has to know after a restart; nothing: it keeps nothing.
+    pub state_dir: Option<PathBuf>,
     /// Limits of its listener.
     pub limits: ServerLimits,
     /// The time.
@@ -120,6 +125,10 @@ impl EdgeView {
     pub fn live(&self) -> bool {
         *self.0.link.borrow() == node::Link::Live
     }
+    /// Whether a restart now would know everything that has been purged. If not, it would revalidate everything.
+    pub fn trusted(&self) -> bool {
+        self.0.marks.trusted()
+    }
     /// Whether it can serve: it has a configuration, from control or from its disk.
     pub fn ready(&self) -> bool {
         self.0.view().is_some()
@@ -140,7 +149,8 @@ impl Edge {
         let metrics = metrics.of(node.name.as_str());
         let control = node::Control { client: client.clone(), token: token.clone() };
         let config = node::NodeConfig { node, memory_bytes, limits, clock };
-        let node = Arc::new(node::Node::new(config, Some(control), http, metrics));
+        let marks = Marks::open(&data_dir, (config.clock)(), metrics.marks.clone());
+        let node = Arc::new(node::Node::new(config, Some(control), http, metrics, marks));
         sync::resume(&node, &folder);
         Ok(Self { node, control: Some(ControlJobs { client, token, folder, heartbeat_ms }) })
     }
@@ -150,15 +160,23 @@ impl Edge {
     /// # Errors
     /// See [`EdgeError`].
     pub fn standalone(config: StandaloneConfig, metrics: &EdgeMetrics) -> Result<Self, EdgeError> {
-        let StandaloneConfig { zone, name, memory_bytes, limits, clock } = config;
+        let StandaloneConfig { zone, name, memory_bytes, state_dir, limits, clock } = config;
         check_memory(memory_bytes)?;
+        let open =
+            |path: &PathBuf| persist::Folder::open(path).map_err(|why| EdgeError::Folder { path: path.clone(), why });
+        let folder = state_dir.as_ref().map(open).transpose()?;
         let place = Place { lat: 0.0, lng: 0.0 };
         let metrics = metrics.of(name.as_str());
         let node = NodeDoc { name, place, url: String::new() };
         let config = node::NodeConfig { node, memory_bytes, limits, clock };
         let http = HttpClient::new(ClientLimits::default());
-        let node = Arc::new(node::Node::new(config, None, http, metrics));
-        node.configure(Snapshot {
+        let now_ms = (config.clock)();
+        let marks = match &state_dir {
+            Some(path) => Marks::open(path, now_ms, metrics.marks.clone()),
+            None => Marks::in_memory(now_ms, metrics.marks.clone()),
+        };
+        let node = Arc::new(node::Node::new(config, None, http, metrics, marks));
+        let snapshot = Snapshot {
             format: SNAPSHOT_FORMAT,
             at: Hello { catalog_id: String::new(), head: 0, oldest: 1, generation: 0 },
             zones: vec![ZoneDoc { catch_all: true, ..zone }],
@@ -166,7 +184,11 @@ impl Edge {
             origin: api::node::Upstream { url: String::new(), place },
             monitor: None,
             readers: Vec::new(),
-        });
+        };
+        match &folder {
+            Some(folder) => sync::resume_alone(&node, folder, snapshot),
+            None => node.configure(snapshot),
+        }
         Ok(Self { node, control: None })
     }
 
@@ -181,15 +203,18 @@ impl Edge {
         // Dropped with this future, so that whoever ends the edge ends its jobs, too.
         let mut jobs = JoinSet::new();
         if let Some(ControlJobs { client, token, folder, heartbeat_ms }) = control {
-            jobs.spawn(sync::follow(Arc::clone(&node), client.clone(), folder.clone(), shutdown.clone()));
+            jobs.spawn(sync::follow(Arc::clone(&node), client.clone(), folder, shutdown.clone()));
             jobs.spawn(sync::report_placements(Arc::clone(&node), client, shutdown.clone()));
-            jobs.spawn(sync::persist(Arc::clone(&node), folder, shutdown.clone()));
             jobs.spawn(sync::beat(Arc::clone(&node), token, heartbeat_ms, shutdown.clone()));
         }
+        let marks = Arc::clone(&node.marks);
+        jobs.spawn(Arc::clone(&marks).keep(shutdown.clone()));
         let limits = node.config.limits.clone();
         let service = net::service(move |request: Request<Incoming>| serve::serve(Arc::clone(&node), request));
         net::serve(listener, service, limits, shutdown).await;
         while jobs.join_next().await.is_some() {}
+        // What went wrong has been said in the log.
+        let _ = tokio::task::spawn_blocking(move || marks.close()).await;
     }
 }
 

@@ -8,6 +8,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::marks::MarksMetrics;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NodeLabel {
     node: String,
@@ -38,6 +40,9 @@ pub struct EdgeMetrics {
     events: Family<NodeLabel, Counter>,
     applied: Family<NodeLabel, Gauge>,
     live: Family<NodeLabel, Gauge>,
+    marks: Family<NodeLabel, Gauge>,
+    marks_trusted: Family<NodeLabel, Gauge>,
+    journal_failures: Family<NodeLabel, Counter>,
     memory: Family<NodeLabel, Gauge>,
     entries: Family<NodeLabel, Gauge>,
     active: Family<NodeLabel, Gauge>,
@@ -62,6 +67,9 @@ impl EdgeMetrics {
             events: Family::default(),
             applied: Family::default(),
             live: Family::default(),
+            marks: Family::default(),
+            marks_trusted: Family::default(),
+            journal_failures: Family::default(),
             memory: Family::default(),
             entries: Family::default(),
             active: Family::default(),
@@ -79,6 +87,11 @@ impl EdgeMetrics {
         r.register("events", "Events applied", metrics.events.clone());
         r.register("applied_event", "Number of the newest event applied", metrics.applied.clone());
         r.register("event_stream_live", "1 when the event stream is open and caught up", metrics.live.clone());
+        r.register("marks", "Marks of purges that are kept", metrics.marks.clone());
+        let trusted = "1 when a restart would know every purge; 0 when it would revalidate everything";
+        r.register("marks_trusted", trusted, metrics.marks_trusted.clone());
+        let failures = "Times that marks of purges could not be written to disk";
+        r.register("journal_failures", failures, metrics.journal_failures.clone());
         r.register_with_unit("memory", "Bytes in the memory tier", Unit::Bytes, metrics.memory.clone());
         r.register("entries", "Entries in the memory tier", metrics.entries.clone());
         r.register("active_requests", "Requests in progress", metrics.active.clone());
@@ -108,6 +121,11 @@ impl EdgeMetrics {
             events: self.events.get_or_create_owned(&label),
             applied_event: self.applied.get_or_create_owned(&label),
             live: self.live.get_or_create_owned(&label),
+            marks: MarksMetrics {
+                marks: self.marks.get_or_create_owned(&label),
+                trusted: self.marks_trusted.get_or_create_owned(&label),
+                failures: self.journal_failures.get_or_create_owned(&label),
+            },
             memory_bytes: self.memory.get_or_create_owned(&label),
             entries: self.entries.get_or_create_owned(&label),
             active: self.active.get_or_create_owned(&label),
@@ -133,6 +151,7 @@ pub(crate) struct NodeMetrics {
     pub(crate) events: Counter,
     pub(crate) applied_event: Gauge,
     pub(crate) live: Gauge,
+    pub(crate) marks: MarksMetrics,
     pub(crate) memory_bytes: Gauge,
     pub(crate) entries: Gauge,
     active: Gauge,

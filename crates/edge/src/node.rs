@@ -1,12 +1,12 @@
 //! The state that all requests of an edge share: configuration, what is stored, what was purged, what is in flight.
 //!
 //! Nothing is awaited under a lock. One is taken under another only in this order: flights or a page's lock, then the marks,
-//! the store or the placements. The number of the newest
-//! applied event is published *after* its marks are in [`Purges`], so that whoever reads number N sees the marks of N.
+//! the store or the placements. The number of the newest applied event is published *after* its marks are in [`Marks`], so
+//! that whoever reads number N sees the marks of N.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use api::addressing::{Target, Zones};
@@ -23,12 +23,13 @@ use crate::Clock;
 use crate::fetch::{FetchError, Fetched};
 use crate::flights::Flights;
 use crate::head::Head;
+use crate::marks::{Began, Marks};
 use crate::metrics::NodeMetrics;
 use crate::pull::sliced::Sliced;
 use crate::pull::stored::{Page, PageKey};
 use crate::pull::zone::PullZones;
 use crate::pull::{Asked, PullState};
-use crate::purges::{At, Identity, Purges, Verdict};
+use crate::purges::{At, Identity, Verdict};
 
 /// Fetches from the origin at once; further ones wait.
 pub(crate) const MAX_FETCHES: usize = 256;
@@ -67,11 +68,11 @@ impl FileKey {
     }
 }
 
-/// A file in one epoch. The epoch changes when event numbers begin anew (another catalog), so that nothing that was
+/// A file in one era. The era changes when event numbers begin anew (another catalog), so that nothing that was
 /// numbered in the old one is ever found again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct HeadKey {
-    pub(crate) epoch: u32,
+    pub(crate) era: u64,
     pub(crate) file: FileKey,
 }
 
@@ -182,15 +183,21 @@ pub(crate) struct Node {
     pub(crate) pull: PullState,
     view: RwLock<Option<Arc<View>>>,
     store: Memory<Key, Item>,
-    purges: RwLock<Purges>,
-    applied: AtomicU64,
-    epoch: AtomicU32,
+    /// What has been purged.
+    pub(crate) marks: Arc<Marks>,
     placements: Mutex<HashMap<FileId, Option<u64>>>,
 }
 
 impl Node {
-    pub(crate) fn new(config: NodeConfig, control: Option<Control>, origin: HttpClient, metrics: NodeMetrics) -> Self {
+    pub(crate) fn new(
+        config: NodeConfig,
+        control: Option<Control>,
+        origin: HttpClient,
+        metrics: NodeMetrics,
+        marks: Marks,
+    ) -> Self {
         Self {
+            marks: Arc::new(marks),
             store: Memory::new(config.memory_bytes),
             pull: PullState::new(config.memory_bytes / INCOMING_SHARE),
             config,
@@ -203,9 +210,6 @@ impl Node {
             fetches: Arc::new(Semaphore::new(MAX_FETCHES)),
             incoming: Arc::new(Semaphore::new(MAX_INCOMING_BYTES)),
             view: RwLock::new(None),
-            purges: RwLock::new(Purges::default()),
-            applied: AtomicU64::new(0),
-            epoch: AtomicU32::new(0),
             placements: Mutex::new(HashMap::new()),
         }
     }
@@ -223,7 +227,7 @@ impl Node {
         let (view, zones) = View::new(snapshot, self.view().as_deref());
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(view));
         if !zones.is_empty() {
-            self.mark(PurgeTargets { zones, ..PurgeTargets::default() });
+            self.marks.mark(PurgeTargets { zones, ..PurgeTargets::default() });
         }
     }
 
@@ -233,13 +237,13 @@ impl Node {
     }
 
     pub(crate) fn applied(&self) -> u64 {
-        self.applied.load(Ordering::Acquire)
+        self.marks.applied()
     }
 
     /// What names the page that a request asks for.
     pub(crate) fn page_key(&self, zone: &ZoneName, asked: &Asked) -> PageKey {
         PageKey {
-            epoch: self.epoch.load(Ordering::Acquire),
+            era: self.marks.era(),
             zone: zone.clone(),
             url: Arc::clone(&asked.url),
             more: Arc::clone(&asked.more),
@@ -271,54 +275,37 @@ impl Node {
     }
 
     pub(crate) fn head_key(&self, file: FileKey) -> HeadKey {
-        HeadKey { epoch: self.epoch.load(Ordering::Acquire), file }
+        HeadKey { era: self.marks.era(), file }
     }
 
-    /// Begins anew at event `number`: nothing stored before is found again.
-    pub(crate) fn start_over(&self, number: u64) {
-        let mut purges = self.purges.write().unwrap_or_else(PoisonError::into_inner);
-        *purges = Purges::default();
-        // The number first: a request reads the epoch for its key before it reads the number that its fetch begins at, so
-        // nothing of the new epoch can carry a number of the old one.
-        self.set_applied(number);
-        self.epoch.fetch_add(1, Ordering::AcqRel);
+    /// Begins anew at event `number` of a catalog: nothing stored before is found again.
+    pub(crate) fn start_over(&self, catalog_id: &str, number: u64) {
+        self.marks.start_over(catalog_id, number);
+        self.show_applied();
     }
 
     /// Continues at event `number` without knowing what happened before: everything is revalidated at its next use.
     pub(crate) fn skip_to(&self, number: u64) {
-        let mut purges = self.purges.write().unwrap_or_else(PoisonError::into_inner);
-        purges.raise_floor(number);
-        self.set_applied(number);
+        self.marks.skip_to(number);
+        self.show_applied();
     }
 
     /// Applies an event. Once this returns, nothing that it names and that was fetched before is served as fresh.
     pub(crate) fn apply(&self, event: &Event) {
-        let mut purges = self.purges.write().unwrap_or_else(PoisonError::into_inner);
-        purges.apply(event.seq, &event.change);
-        self.set_applied(event.seq);
-        drop(purges);
+        self.marks.apply(event);
+        self.show_applied();
         self.metrics.events.inc();
     }
 
-    /// Called with the marks locked, so that no two numbers are published in the wrong order.
-    fn set_applied(&self, number: u64) {
-        self.applied.store(number, Ordering::Release);
-        self.metrics.applied_event.set(i64::try_from(number).unwrap_or(i64::MAX));
-    }
-
-    /// Takes up the number that a former life of this edge had reached.
-    pub(crate) fn resume_at(&self, number: u64) {
-        self.set_applied(number);
-    }
-
-    /// Whether something may be used that was fetched from event `began` on.
-    pub(crate) fn verdict(&self, identity: Identity<'_>, began: u64) -> Verdict {
-        self.purges.read().unwrap_or_else(PoisonError::into_inner).verdict(identity, began)
+    pub(crate) fn show_applied(&self) {
+        self.metrics.applied_event.set(i64::try_from(self.applied()).unwrap_or(i64::MAX));
     }
 
     /// Whether no purge that is known yet names this file by what can be known before its head is.
     pub(crate) fn still_good(&self, file: &FileKey, began: u64) -> bool {
-        self.verdict(file.identity(), began) == Verdict::Clean
+        // What is in flight, or that there is nothing, is known to this life only, which began with what is trusted.
+        let began = Began { event: began, local: u64::MAX };
+        self.marks.verdict_on_file(file.identity(), began) == Verdict::Clean
     }
 
     /// The verdict on a head, remembered in it until the next event.
@@ -327,7 +314,8 @@ impl Node {
         if head.checked.load(Ordering::Acquire) == applied {
             return Verdict::Clean;
         }
-        let verdict = self.verdict(head.identity(), head.began);
+        let began = Began { event: head.began, local: head.local };
+        let verdict = self.marks.verdict_on_file(head.identity(), began);
         if verdict == Verdict::Clean {
             // `applied` was read before the marks were, so this never claims more than was looked at.
             head.checked.store(applied, Ordering::Release);

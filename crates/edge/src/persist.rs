@@ -1,26 +1,16 @@
-//! What an edge knows across restarts: the last configuration and the number of the newest applied event.
+//! The configuration that an edge keeps across restarts, and how it replaces files.
 //!
-//! Layout: `snapshot.json` is the whole [`Snapshot`] as control sent it; `applied.json` is [`Applied`]. Each is written to
-//! a temporary name, synced and renamed, so a file is the old one or the new one, never half of one. A file that cannot be
-//! read is as good as none: the edge then starts as if it were new, and says so in the log.
+//! Layout: `snapshot.json` is the whole [`Snapshot`], as control sent it, or as an edge without control was given it. One
+//! that cannot be read is as good as none: the edge then starts as if it were new, and says so in the log. What else the
+//! folder holds is in [`crate::marks`].
 
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use api::node::{SNAPSHOT_FORMAT, Snapshot};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
-/// Up to which event of which catalog an edge has applied everything.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Applied {
-    pub(crate) format: u32,
-    pub(crate) catalog_id: String,
-    pub(crate) number: u64,
-}
-
-/// The form of [`Applied`] that this program writes and reads.
-pub(crate) const APPLIED_FORMAT: u32 = 1;
+const CONFIGURATION: &str = "snapshot.json";
 
 /// The folder of an edge.
 #[derive(Clone)]
@@ -33,23 +23,7 @@ impl Folder {
     }
 
     pub(crate) fn snapshot(&self) -> Option<Snapshot> {
-        self.read("snapshot.json").filter(|snapshot: &Snapshot| snapshot.format == SNAPSHOT_FORMAT)
-    }
-
-    pub(crate) fn applied(&self) -> Option<Applied> {
-        self.read("applied.json").filter(|applied: &Applied| applied.format == APPLIED_FORMAT)
-    }
-
-    pub(crate) fn write_snapshot(&self, snapshot: &Snapshot) -> io::Result<()> {
-        self.write("snapshot.json", snapshot)
-    }
-
-    pub(crate) fn write_applied(&self, applied: &Applied) -> io::Result<()> {
-        self.write("applied.json", applied)
-    }
-
-    fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        let path = self.0.join(name);
+        let path = self.0.join(CONFIGURATION);
         let text = match std::fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -59,7 +33,7 @@ impl Folder {
             }
         };
         match serde_json::from_slice(&text) {
-            Ok(value) => Some(value),
+            Ok(snapshot) => Some(snapshot).filter(|snapshot: &Snapshot| snapshot.format == SNAPSHOT_FORMAT),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "not understood; starting without it");
                 None
@@ -67,31 +41,48 @@ impl Folder {
         }
     }
 
-    fn write<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
-        let (path, temporary) = (self.0.join(name), self.0.join(format!("{name}.new")));
-        let mut file = std::fs::File::create(&temporary)?;
-        file.write_all(&serde_json::to_vec(value)?)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, &path)?;
-        std::fs::File::open(&self.0)?.sync_all()
+    pub(crate) fn write_snapshot(&self, snapshot: &Snapshot) -> io::Result<()> {
+        replace(&self.0, CONFIGURATION, &serde_json::to_vec(snapshot)?)
     }
+}
+
+/// Replaces a file in a folder by one of these bytes. They are written to a temporary name, synced and renamed, and the
+/// folder is synced, so that the file is the old one or the new one, never half of one. Blocks.
+pub(crate) fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let (path, temporary) = (folder.join(name), folder.join(format!("{name}.new")));
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, &path)?;
+    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::Hello;
+    use api::names::Place;
+    use api::node::Upstream;
 
     #[test]
     fn what_is_written_comes_back_and_damage_is_as_good_as_nothing() {
         let temporary = tempfile::tempdir().expect("folder");
         let folder = Folder::open(temporary.path()).expect("open");
-        assert_eq!(folder.applied(), None);
-        let applied = Applied { format: APPLIED_FORMAT, catalog_id: "c".into(), number: 7 };
-        folder.write_applied(&applied).expect("write");
-        assert_eq!(folder.applied(), Some(applied.clone()));
-        folder.write_applied(&Applied { format: APPLIED_FORMAT + 1, ..applied }).expect("write");
-        assert_eq!(folder.applied(), None);
-        std::fs::write(temporary.path().join("applied.json"), "{\"format\":1").expect("write");
-        assert_eq!(folder.applied(), None);
+        assert!(folder.snapshot().is_none());
+        let snapshot = Snapshot {
+            format: SNAPSHOT_FORMAT,
+            at: Hello { catalog_id: "c".into(), head: 7, oldest: 1, generation: 3 },
+            zones: Vec::new(),
+            nodes: Vec::new(),
+            origin: Upstream { url: String::new(), place: Place { lat: 0.0, lng: 0.0 } },
+            monitor: None,
+            readers: Vec::new(),
+        };
+        folder.write_snapshot(&snapshot).expect("write");
+        assert_eq!(folder.snapshot(), Some(snapshot.clone()));
+        folder.write_snapshot(&Snapshot { format: SNAPSHOT_FORMAT + 1, ..snapshot }).expect("write");
+        assert!(folder.snapshot().is_none());
+        std::fs::write(temporary.path().join("snapshot.json"), "{\"format\":1").expect("write");
+        assert!(folder.snapshot().is_none());
     }
 }

@@ -4,7 +4,7 @@
 //! what is stored (`answer.rs`), or asked of the origin (`fetch.rs`), together with everybody who wants the same
 //! ([`crate::flights`]) → answered out of a body that may still be growing (`growing.rs`).
 //!
-//! What is stored (`stored.rs`) lies in the edge's memory tier; purges and invalidations are marks ([`crate::purges`]), of
+//! What is stored (`stored.rs`) lies in the edge's memory tier; purges and invalidations are marks ([`crate::marks`]), of
 //! control's events and of this edge's own, that every lookup compares with when a fetch began.
 
 mod answer;
@@ -22,12 +22,12 @@ mod upgrade;
 pub(crate) mod zone;
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::names::ZoneName;
-use api::{Change, ErrorCode, Problem, PurgeTargets, ZonePage};
+use api::{ErrorCode, Problem, PurgeTargets, ZonePage};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_cache::response::Use;
@@ -36,6 +36,7 @@ use net::{Body, Informational, OnInformational, Peer};
 use tokio::sync::oneshot;
 
 use crate::flights::Flights;
+use crate::marks::Began;
 use crate::node::{Link, Node};
 use crate::pull::answer::Told;
 use crate::pull::by_range::Origin;
@@ -44,10 +45,10 @@ use crate::pull::decide::{Decision, Fetch, Known, Trace, decide};
 pub(crate) use crate::pull::explain::{explain, imagined};
 use crate::pull::fetch::{Exclusive, Failed, Landing, Order};
 use crate::pull::growing::Budget;
-use crate::pull::stored::{Began, Page, PageKey, Variant};
+use crate::pull::stored::{Page, PageKey, Variant};
 use crate::pull::upgrade::Tunnel;
 pub(crate) use crate::pull::zone::PullZone;
-use crate::purges::{Purges, Verdict};
+use crate::purges::Verdict;
 use crate::serve::refuse;
 
 /// Locks of pages: changes of pages that share one wait for each other.
@@ -74,9 +75,6 @@ struct FlightKey {
 pub(crate) struct PullState {
     /// Names this process in `CDN-Loop`.
     pub(crate) id: String,
-    /// Purges and invalidations of this edge's own, numbered by themselves.
-    local: RwLock<Purges>,
-    applied: AtomicU64,
     flights: Arc<Flights<FlightKey, Landing, Began>>,
     locks: [Mutex<()>; PAGE_LOCKS],
     hasher: RandomState,
@@ -89,8 +87,6 @@ impl PullState {
     pub(crate) fn new(most_bytes: u64) -> Self {
         Self {
             id: format!("{:016x}", fastrand::u64(..)),
-            local: RwLock::new(Purges::default()),
-            applied: AtomicU64::new(0),
             flights: Flights::new(),
             locks: std::array::from_fn(|_| Mutex::new(())),
             hasher: RandomState::new(),
@@ -109,30 +105,19 @@ impl PullState {
 impl Node {
     /// The numbers that a fetch which begins now carries.
     pub(crate) fn began(&self) -> Began {
-        Began { event: self.applied(), local: self.pull.applied.load(Ordering::Acquire) }
-    }
-
-    /// Makes a mark of this edge's own. Once this returns, nothing that it names and that was fetched before is served as
-    /// fresh. Returns its number.
-    pub(crate) fn mark(&self, targets: PurgeTargets) -> u64 {
-        let mut local = self.pull.local.write().unwrap_or_else(PoisonError::into_inner);
-        let number = self.pull.applied.load(Ordering::Acquire) + 1;
-        local.apply(number, &Change::Purge(targets));
-        self.pull.applied.store(number, Ordering::Release);
-        number
+        self.marks.began()
     }
 
     /// Ends what is stored of a URL, because it was changed through here (RFC 9111 § 4.4).
     pub(crate) fn invalidate(&self, zone: &ZoneName, url: String) {
-        self.mark(PurgeTargets { pages: vec![ZonePage { zone: zone.clone(), url }], ..PurgeTargets::default() });
+        self.marks.mark(PurgeTargets { pages: vec![ZonePage { zone: zone.clone(), url }], ..PurgeTargets::default() });
     }
 
     /// The worst that purges say about something under this key with these tags, fetched when `began`.
     fn verdict_since(&self, key: &PageKey, tags: &[api::Tag], began: Began) -> Verdict {
         let identity =
             crate::purges::Identity { at: Some((&key.zone, crate::purges::At::Page(&key.url))), id: None, tags };
-        let local = self.pull.local.read().unwrap_or_else(PoisonError::into_inner).verdict(identity, began.local);
-        local.max(self.verdict(identity, began.event))
+        self.marks.verdict(identity, began)
     }
 
     /// The verdict on a variant, remembered in it until the next event.

@@ -7,6 +7,10 @@
 //!
 //! Numbers only mean something within one catalog. Another catalog, or one whose numbers lie behind ours (a restored
 //! backup), makes the edge start over: nothing stored before is used again.
+//!
+//! What is acknowledged is on the disk ([`crate::marks`]): after each batch the marks are synced, and where that fails the
+//! edge goes on applying events and acknowledges them when it succeeds again, at the next message; control pings every
+//! second.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +24,7 @@ use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
 use crate::node::{Link, Node};
-use crate::persist::{APPLIED_FORMAT, Applied, Folder};
+use crate::persist::Folder;
 
 /// A stream that is silent for so long is broken: control pings every second.
 const SILENCE_MS: u64 = 4_000;
@@ -29,8 +33,8 @@ const REST_MIN_MS: u64 = 50;
 const REST_MAX_MS: u64 = 1_000;
 /// Rest between reports of placements, in milliseconds.
 const PLACEMENTS_MS: u64 = 300;
-/// Rest between writings of the applied number, in milliseconds.
-const PERSIST_MS: u64 = 200;
+/// Events that are synced and acknowledged together, at most.
+const MAX_BATCH_EVENTS: u64 = 500;
 
 /// Holds sessions with control until `shutdown`.
 pub(crate) async fn follow(node: Arc<Node>, client: Client, folder: Folder, shutdown: CancellationToken) {
@@ -75,7 +79,7 @@ async fn session(node: &Node, client: &Client, folder: &Folder, joined_before: &
     *joined_before = true;
     node.link.send_replace(Link::CatchingUp);
     let head = snapshot.at.head;
-    adopt(node, folder, snapshot)?;
+    adopt(node, folder, snapshot).await?;
     let mut stream = match client.events(Some(node.applied()), true).await {
         Err(error) if error.code() == Some(api::ErrorCode::EventsGone) => {
             tracing::warn!(node = %node.config.node.name, after = node.applied(), head, "too far behind: revalidating everything");
@@ -91,9 +95,13 @@ async fn session(node: &Node, client: &Client, folder: &Folder, joined_before: &
     if start_over_if_foreign(node, &hello) {
         return Err(unexpected(client, "the catalog has changed; joining again"));
     }
+    let mut acknowledged = None;
     loop {
-        if node.applied() >= hello.head && *node.link.borrow() == Link::CatchingUp {
-            client.ack(&node.config.node.name, node.applied()).await?;
+        let caught_up = node.applied() >= hello.head;
+        if caught_up && acknowledged < Some(node.applied()) {
+            acknowledged = acknowledge(node, client).await?.or(acknowledged);
+        }
+        if caught_up && *node.link.borrow() == Link::CatchingUp {
             node.link.send_replace(Link::Live);
             node.metrics.live.set(1);
         }
@@ -101,16 +109,38 @@ async fn session(node: &Node, client: &Client, folder: &Folder, joined_before: &
         let before = node.applied();
         let mut new_configuration = apply(node, client, &item)?;
         // What arrived together is applied together and acknowledged once.
-        while let Some(item) = stream.next_ready()? {
+        while node.applied() - before < MAX_BATCH_EVENTS
+            && let Some(item) = stream.next_ready()?
+        {
             new_configuration |= apply(node, client, &item)?;
         }
         if new_configuration {
-            adopt(node, folder, client.snapshot().await?)?;
+            adopt(node, folder, client.snapshot().await?).await?;
         }
-        if node.applied() > before && *node.link.borrow() == Link::Live {
-            client.ack(&node.config.node.name, node.applied()).await?;
+        if node.applied() > before {
+            // Also while catching up, so that the log of marks never holds more than a batch that is not on the disk.
+            keep_marks(node).await;
         }
     }
+}
+
+/// Tells control how far this edge is, once it will remember that. Nothing: it cannot be sure to remember it now.
+async fn acknowledge(node: &Node, client: &Client) -> Result<Option<u64>, ClientError> {
+    let applied = node.applied();
+    if !keep_marks(node).await {
+        return Ok(None);
+    }
+    client.ack(&node.config.node.name, applied).await?;
+    Ok(Some(applied))
+}
+
+/// Whether everything applied so far outlives this machine.
+async fn keep_marks(node: &Node) -> bool {
+    let kept = node.marks.sync().await;
+    if let Err(error) = &kept {
+        tracing::warn!(node = %node.config.node.name, %error, "events are applied and not acknowledged");
+    }
+    kept.is_ok()
 }
 
 async fn next(stream: &mut EventStream) -> Result<Option<StreamItem>, ClientError> {
@@ -135,7 +165,7 @@ fn apply(node: &Node, client: &Client, item: &StreamItem) -> Result<bool, Client
 }
 
 /// Takes up a configuration as a whole, unless it is older than the one in use.
-fn adopt(node: &Node, folder: &Folder, snapshot: Snapshot) -> Result<(), ClientError> {
+async fn adopt(node: &Node, folder: &Folder, snapshot: Snapshot) -> Result<(), ClientError> {
     let refuse = |why: String| ClientError::Unexpected { url: "/v1/node/snapshot".to_owned(), status: 200, why };
     if snapshot.format != SNAPSHOT_FORMAT {
         return Err(refuse(format!("snapshot of format {}; this program reads {SNAPSHOT_FORMAT}", snapshot.format)));
@@ -145,12 +175,27 @@ fn adopt(node: &Node, folder: &Folder, snapshot: Snapshot) -> Result<(), ClientE
     if older && !foreign {
         return Err(refuse(format!("generation {} is older than the one in use", snapshot.at.generation)));
     }
-    if let Err(error) = folder.write_snapshot(&snapshot) {
+    configure(node, folder, snapshot).await;
+    Ok(())
+}
+
+/// Puts a configuration to use, and keeps it for the next start.
+async fn configure(node: &Node, folder: &Folder, snapshot: Snapshot) {
+    node.configure(snapshot.clone());
+    // What the change has made useless is marked now. These marks first: with the new configuration on the disk and
+    // without them, the next start would not see that anything has changed.
+    keep_marks(node).await;
+    keep_configuration(node, folder, &snapshot);
+}
+
+fn keep_configuration(node: &Node, folder: &Folder, snapshot: &Snapshot) {
+    if !node.marks.trusted() {
+        return;
+    }
+    if let Err(error) = folder.write_snapshot(snapshot) {
         // The edge works with it all the same; only a restart without control would start from the one before.
         tracing::warn!(node = %node.config.node.name, %error, "cannot keep the configuration on disk");
     }
-    node.configure(snapshot);
-    Ok(())
 }
 
 /// Forgets everything if `hello` is of another catalog, or of one that has been set back.
@@ -163,7 +208,7 @@ fn start_over_if_foreign(node: &Node, hello: &Hello) -> bool {
     }
     // A first start has nothing to forget and nothing to catch up with either.
     if foreign || known.is_none() {
-        node.start_over(hello.head);
+        node.start_over(&hello.catalog_id, hello.head);
     }
     foreign
 }
@@ -172,42 +217,32 @@ fn unexpected(client: &Client, why: &str) -> ClientError {
     ClientError::Unexpected { url: format!("{}/v1/events", client.base_url()), status: 200, why: why.to_owned() }
 }
 
-/// Takes up what a former life of this edge knew.
+/// Takes up the configuration that a former life of this edge had.
 pub(crate) fn resume(node: &Node, folder: &Folder) {
     let Some(snapshot) = folder.snapshot() else { return };
-    match folder.applied() {
-        Some(applied) if applied.catalog_id == snapshot.at.catalog_id => node.resume_at(applied.number),
-        _ => node.resume_at(snapshot.at.head),
+    let (known, at) = (node.marks.catalog_id(), &snapshot.at);
+    if known.as_ref() != Some(&at.catalog_id) {
+        node.start_over(&at.catalog_id, at.head);
+    } else if node.marks.lost() {
+        // Nothing stored is trusted, so it is enough that no event is missed from here on.
+        node.skip_to(at.head);
     }
+    node.show_applied();
     node.configure(snapshot);
 }
 
-/// Writes the applied number to disk when it has changed, until `shutdown`, and once more then.
-pub(crate) async fn persist(node: Arc<Node>, folder: Folder, shutdown: CancellationToken) {
-    let mut written = None;
-    loop {
-        let last = tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(PERSIST_MS)) => false,
-            () = shutdown.cancelled() => true,
-        };
-        if let Some(view) = node.view() {
-            let catalog_id = view.snapshot.at.catalog_id.clone();
-            let applied = Applied { format: APPLIED_FORMAT, catalog_id, number: node.applied() };
-            if written.as_ref() != Some(&applied) {
-                let (folder, copy) = (folder.clone(), applied.clone());
-                match tokio::task::spawn_blocking(move || folder.write_applied(&copy)).await {
-                    Ok(Ok(())) => written = Some(applied),
-                    Ok(Err(error)) => {
-                        tracing::warn!(node = %node.config.node.name, %error, "cannot keep the applied number on disk")
-                    }
-                    Err(_) => {}
-                }
-            }
-        }
-        if last {
-            return;
-        }
+/// The same for an edge without control, which is given its configuration at its start. Blocks.
+pub(crate) fn resume_alone(node: &Node, folder: &Folder, snapshot: Snapshot) {
+    // With the one before first, so that what has changed since is seen.
+    resume(node, folder);
+    if node.view().is_none() {
+        node.start_over(&snapshot.at.catalog_id, snapshot.at.head);
     }
+    node.configure(snapshot.clone());
+    if let Err(error) = node.marks.sync_blocking() {
+        tracing::warn!(node = %node.config.node.name, %error, "a restart is not safe");
+    }
+    keep_configuration(node, folder, &snapshot);
 }
 
 /// Reports what is held, until `shutdown`. A report that fails is lost: placements are hints.

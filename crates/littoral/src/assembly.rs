@@ -251,7 +251,7 @@ impl Process {
 
 fn standalone(start: FrontStart, metrics: &EdgeMetrics) -> Result<Edge, String> {
     let FrontStart { zone, name, memory_bytes, clock } = start;
-    let config = StandaloneConfig { zone, name, memory_bytes, limits: ServerLimits::default(), clock };
+    let config = StandaloneConfig { zone, name, memory_bytes, state_dir: None, limits: ServerLimits::default(), clock };
     Edge::standalone(config, metrics).map_err(|error| error.to_string())
 }
 

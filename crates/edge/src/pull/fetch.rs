@@ -20,6 +20,7 @@ use http_cache::{ByteRange, NotStorable, hop, targeted, update};
 use net::{Body, OnInformational, UpstreamError};
 use tokio::sync::oneshot;
 
+use crate::marks::Began;
 use crate::node::Node;
 use crate::pull::asked::Asked;
 use crate::pull::by_range;
@@ -27,7 +28,7 @@ use crate::pull::copying::Copying;
 use crate::pull::decide::Fetch;
 use crate::pull::growing::Growing;
 use crate::pull::sliced::{self, Sliced};
-use crate::pull::stored::{Announced, Began, Content, PageKey, Pass, Variant};
+use crate::pull::stored::{Announced, Content, PageKey, Pass, Variant};
 use crate::pull::zone::PullZone;
 use crate::purges::Verdict;
 

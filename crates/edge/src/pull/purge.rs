@@ -5,7 +5,7 @@
 //! `Fastly-Soft-Purge: 1` what is purged is stale and not gone.
 //!
 //! With control, the purge goes there with the client's token, and is answered when every live edge has applied it. Without,
-//! this edge applies it.
+//! this edge applies it, and answers when that is on its disk.
 
 use std::sync::Arc;
 
@@ -58,10 +58,10 @@ pub(crate) async fn serve(
                 control.client.with_token(&token).purge(&request).await.map_err(|error| error.into_problem())?;
             answer.event
         }
-        (None, _) if allowed => node.mark(targets(zone, asked, what, soft)),
+        (None, _) if allowed => mark(node, targets(zone, asked, what, soft)).await?,
         (Some(_), None) if allowed => {
             // What the operator's own machine asks of this edge is done here at once; other edges are control's business.
-            node.mark(targets(zone, asked, what, soft))
+            mark(node, targets(zone, asked, what, soft)).await?
         }
         _ => {
             let detail = "PURGE needs «Authorization: Bearer TOKEN» with the scope 'purge', or an address in the zone's \
@@ -75,6 +75,14 @@ pub(crate) async fn serve(
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// Purges here, and returns when that outlives the machine.
+async fn mark(node: &Node, targets: PurgeTargets) -> Result<u64, Problem> {
+    let number = node.marks.mark(targets);
+    let kept = node.marks.sync().await;
+    kept.map_err(|error| Problem::new(ErrorCode::Internal, format!("purged until this edge is restarted: {error}")))?;
+    Ok(number)
 }
 
 fn read(parts: &Parts) -> Result<What, Problem> {

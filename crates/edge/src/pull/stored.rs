@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 use http_cache::response::Terms;
 use http_cache::{ByteRange, NotStorable, vary};
 
+use crate::marks::Began;
 use crate::pull::growing::Growing;
 use crate::pull::sliced::Sliced;
 
@@ -25,7 +26,7 @@ pub(crate) const MAX_PARTS: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PageKey {
     /// See [`crate::node::HeadKey`].
-    pub(crate) epoch: u32,
+    pub(crate) era: u64,
     pub(crate) zone: ZoneName,
     /// `host/path?query`: what purges name.
     pub(crate) url: Arc<str>,
@@ -58,13 +59,6 @@ pub(crate) struct Page {
 pub(crate) struct Pass {
     pub(crate) until_ms: u64,
     pub(crate) why: NotStorable,
-}
-
-/// When a fetch began, as numbers: the newest event of control's, and of this edge's own, that had been applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Began {
-    pub(crate) event: u64,
-    pub(crate) local: u64,
 }
 
 /// One stored response.
