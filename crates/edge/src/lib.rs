@@ -5,6 +5,7 @@
 //! that across restarts;
 //! [`sync`] keeps in step with control. Zones whose content comes from any HTTP origin are in [`pull`]. Absent on purpose: any knowledge of other edges, and of where clients are.
 
+mod disk;
 mod fetch;
 mod flights;
 mod head;
@@ -33,6 +34,9 @@ use tokio_util::sync::CancellationToken;
 
 use marks::Marks;
 pub use metrics::EdgeMetrics;
+pub use shelf;
+use shelf::PolicyChoice;
+use shelf::disk::{Disk, DiskConfig, Faults, FolderConfig, OpenError};
 
 /// A clock: milliseconds since the Unix epoch.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -51,6 +55,8 @@ pub struct EdgeConfig {
     pub token: TokenSecret,
     /// Size of the memory tier in bytes; at least [`MIN_MEMORY_BYTES`].
     pub memory_bytes: u64,
+    /// How the tiers are kept.
+    pub cache: CacheConfig,
     /// The edge's own folder.
     pub data_dir: PathBuf,
     /// Time between heartbeats, in milliseconds.
@@ -70,12 +76,37 @@ pub struct StandaloneConfig {
     pub name: NodeName,
     /// Size of the memory tier in bytes; at least [`MIN_MEMORY_BYTES`].
     pub memory_bytes: u64,
+    /// How the tiers are kept.
+    pub cache: CacheConfig,
     /// A folder of its own for what it has to know after a restart; nothing: it keeps nothing.
     pub state_dir: Option<PathBuf>,
     /// Limits of its listener.
     pub limits: ServerLimits,
     /// The time.
     pub clock: Clock,
+}
+
+/// How an edge keeps what it stores.
+#[derive(Clone, Default)]
+pub struct CacheConfig {
+    /// Who leaves when room is needed, where a zone does not say otherwise.
+    pub policy: PolicyChoice,
+    /// The folders of the disk tier; none: there is no disk tier. What they hold means nothing without the folder of the
+    /// edge's state, and is asked about then.
+    pub folders: Vec<FolderConfig>,
+    /// Faults of the file system, for tests.
+    pub faults: Arc<Faults>,
+}
+
+impl CacheConfig {
+    fn open(&self, clock: &Clock) -> Result<Option<disk::DiskTier>, EdgeError> {
+        if self.folders.is_empty() {
+            return Ok(None);
+        }
+        let (folders, faults) = (self.folders.clone(), Arc::clone(&self.faults));
+        let disk = Disk::open(DiskConfig { folders, choice: self.policy, clock: Arc::clone(clock), faults })?;
+        disk::DiskTier::new(disk).map(Some).map_err(|error| EdgeError::Thread { error })
+    }
 }
 
 /// Why an edge cannot start.
@@ -88,6 +119,15 @@ pub enum EdgeError {
         path: PathBuf,
         /// What the operating system said.
         why: std::io::Error,
+    },
+    /// The disk tier cannot be used as it is configured.
+    #[error(transparent)]
+    Disk(#[from] OpenError),
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {error}")]
+    Thread {
+        /// Why not.
+        error: std::io::Error,
     },
     /// The memory tier is too small.
     #[error("a memory tier of {given} bytes is too small; give at least {MIN_MEMORY_BYTES}")]
@@ -141,16 +181,18 @@ impl Edge {
     /// # Errors
     /// See [`EdgeError`].
     pub fn new(config: EdgeConfig, http: HttpClient, metrics: &EdgeMetrics) -> Result<Self, EdgeError> {
-        let EdgeConfig { node, control_url, token, memory_bytes, data_dir, heartbeat_ms, limits, clock } = config;
+        let EdgeConfig { node, control_url, token, memory_bytes, cache, data_dir, heartbeat_ms, limits, clock } =
+            config;
         check_memory(memory_bytes)?;
         let folder =
             persist::Folder::open(&data_dir).map_err(|why| EdgeError::Folder { path: data_dir.clone(), why })?;
         let client = Client::new(http.clone(), &control_url, Some(&token));
         let metrics = metrics.of(node.name.as_str());
         let control = node::Control { client: client.clone(), token: token.clone() };
-        let config = node::NodeConfig { node, memory_bytes, limits, clock };
+        let disk = cache.open(&clock)?;
+        let config = node::NodeConfig { node, memory_bytes, policy: cache.policy, limits, clock };
         let marks = Marks::open(&data_dir, (config.clock)(), metrics.marks.clone());
-        let node = Arc::new(node::Node::new(config, Some(control), http, metrics, marks));
+        let node = Arc::new(node::Node::new(config, Some(control), http, metrics, marks, disk));
         sync::resume(&node, &folder);
         Ok(Self { node, control: Some(ControlJobs { client, token, folder, heartbeat_ms }) })
     }
@@ -160,7 +202,7 @@ impl Edge {
     /// # Errors
     /// See [`EdgeError`].
     pub fn standalone(config: StandaloneConfig, metrics: &EdgeMetrics) -> Result<Self, EdgeError> {
-        let StandaloneConfig { zone, name, memory_bytes, state_dir, limits, clock } = config;
+        let StandaloneConfig { zone, name, memory_bytes, cache, state_dir, limits, clock } = config;
         check_memory(memory_bytes)?;
         let open =
             |path: &PathBuf| persist::Folder::open(path).map_err(|why| EdgeError::Folder { path: path.clone(), why });
@@ -168,14 +210,15 @@ impl Edge {
         let place = Place { lat: 0.0, lng: 0.0 };
         let metrics = metrics.of(name.as_str());
         let node = NodeDoc { name, place, url: String::new() };
-        let config = node::NodeConfig { node, memory_bytes, limits, clock };
+        let disk = cache.open(&clock)?;
+        let config = node::NodeConfig { node, memory_bytes, policy: cache.policy, limits, clock };
         let http = HttpClient::new(ClientLimits::default());
         let now_ms = (config.clock)();
         let marks = match &state_dir {
             Some(path) => Marks::open(path, now_ms, metrics.marks.clone()),
             None => Marks::in_memory(now_ms, metrics.marks.clone()),
         };
-        let node = Arc::new(node::Node::new(config, None, http, metrics, marks));
+        let node = Arc::new(node::Node::new(config, None, http, metrics, marks, disk));
         let snapshot = Snapshot {
             format: SNAPSHOT_FORMAT,
             at: Hello { catalog_id: String::new(), head: 0, oldest: 1, generation: 0 },
@@ -210,11 +253,18 @@ impl Edge {
         let marks = Arc::clone(&node.marks);
         jobs.spawn(Arc::clone(&marks).keep(shutdown.clone()));
         let limits = node.config.limits.clone();
-        let service = net::service(move |request: Request<Incoming>| serve::serve(Arc::clone(&node), request));
+        let served = Arc::clone(&node);
+        let service = net::service(move |request: Request<Incoming>| serve::serve(Arc::clone(&served), request));
         net::serve(listener, service, limits, shutdown).await;
         while jobs.join_next().await.is_some() {}
         // What went wrong has been said in the log.
-        let _ = tokio::task::spawn_blocking(move || marks.close()).await;
+        let close = move || {
+            marks.close();
+            if let Some(disk) = &node.disk {
+                disk.close();
+            }
+        };
+        let _ = tokio::task::spawn_blocking(close).await;
     }
 }
 

@@ -36,6 +36,7 @@ pub struct EdgeMetrics {
     waits_ended: Family<NodeLabel, Counter>,
     tags_left_out: Family<NodeLabel, Counter>,
     corrupt: Family<NodeLabel, Counter>,
+    disk_writes: Family<OutcomeLabels, Counter>,
     reconnects: Family<NodeLabel, Counter>,
     events: Family<NodeLabel, Counter>,
     applied: Family<NodeLabel, Gauge>,
@@ -63,6 +64,7 @@ impl EdgeMetrics {
             waits_ended: Family::default(),
             tags_left_out: Family::default(),
             corrupt: Family::default(),
+            disk_writes: Family::default(),
             reconnects: Family::default(),
             events: Family::default(),
             applied: Family::default(),
@@ -83,6 +85,11 @@ impl EdgeMetrics {
         r.register("waits_ended", "Requests that waited too long for another's fetch", metrics.waits_ended.clone());
         r.register("tags_left_out", "Tags of responses beyond the zone's limit", metrics.tags_left_out.clone());
         r.register("corrupt_slices", "Slices that did not prove to belong to their body", metrics.corrupt.clone());
+        r.register(
+            "disk_admissions",
+            "Entries brought to the disk tier by how that ended",
+            metrics.disk_writes.clone(),
+        );
         r.register("reconnects", "Times that the event stream was opened", metrics.reconnects.clone());
         r.register("events", "Events applied", metrics.events.clone());
         r.register("applied_event", "Number of the newest event applied", metrics.applied.clone());
@@ -117,6 +124,8 @@ impl EdgeMetrics {
             waits_ended: self.waits_ended.get_or_create_owned(&label),
             tags_left_out: self.tags_left_out.get_or_create_owned(&label),
             corrupt_slices: self.corrupt.get_or_create_owned(&label),
+            disk_admitted: outcomes(&self.disk_writes, "ok"),
+            disk_not_admitted: outcomes(&self.disk_writes, "failed"),
             reconnects: self.reconnects.get_or_create_owned(&label),
             events: self.events.get_or_create_owned(&label),
             applied_event: self.applied.get_or_create_owned(&label),
@@ -147,6 +156,8 @@ pub(crate) struct NodeMetrics {
     pub(crate) waits_ended: Counter,
     pub(crate) tags_left_out: Counter,
     pub(crate) corrupt_slices: Counter,
+    pub(crate) disk_admitted: Counter,
+    pub(crate) disk_not_admitted: Counter,
     pub(crate) reconnects: Counter,
     pub(crate) events: Counter,
     pub(crate) applied_event: Gauge,

@@ -16,10 +16,11 @@ use api::{Event, NodeDoc, PurgeTargets, TokenHash, TokenSecret};
 use bytes::Bytes;
 use client::Client;
 use net::{HttpClient, ServerLimits};
-use shelf::Memory;
+use shelf::{Memory, PolicyChoice};
 use tokio::sync::{Semaphore, watch};
 
 use crate::Clock;
+use crate::disk::DiskTier;
 use crate::fetch::{FetchError, Fetched};
 use crate::flights::Flights;
 use crate::head::Head;
@@ -27,7 +28,7 @@ use crate::marks::{Began, Marks};
 use crate::metrics::NodeMetrics;
 use crate::pull::sliced::Sliced;
 use crate::pull::stored::{Page, PageKey};
-use crate::pull::zone::PullZones;
+use crate::pull::zone::{PullZone, PullZones};
 use crate::pull::{Asked, PullState};
 use crate::purges::{At, Identity, Verdict};
 
@@ -159,6 +160,7 @@ impl View {
 pub(crate) struct NodeConfig {
     pub(crate) node: NodeDoc,
     pub(crate) memory_bytes: u64,
+    pub(crate) policy: PolicyChoice,
     pub(crate) limits: ServerLimits,
     pub(crate) clock: Clock,
 }
@@ -181,6 +183,8 @@ pub(crate) struct Node {
     pub(crate) fetches: Arc<Semaphore>,
     pub(crate) incoming: Arc<Semaphore>,
     pub(crate) pull: PullState,
+    /// Nothing: there is no disk tier.
+    pub(crate) disk: Option<DiskTier>,
     view: RwLock<Option<Arc<View>>>,
     store: Memory<Key, Item>,
     /// What has been purged.
@@ -195,10 +199,12 @@ impl Node {
         origin: HttpClient,
         metrics: NodeMetrics,
         marks: Marks,
+        disk: Option<DiskTier>,
     ) -> Self {
         Self {
             marks: Arc::new(marks),
-            store: Memory::new(config.memory_bytes),
+            disk,
+            store: Memory::with_policy(config.memory_bytes, config.policy),
             pull: PullState::new(config.memory_bytes / INCOMING_SHARE),
             config,
             control,
@@ -241,17 +247,26 @@ impl Node {
     }
 
     /// What names the page that a request asks for.
-    pub(crate) fn page_key(&self, zone: &ZoneName, asked: &Asked) -> PageKey {
+    pub(crate) fn page_key(&self, zone: &PullZone, asked: &Asked) -> PageKey {
         PageKey {
             era: self.marks.era(),
-            zone: zone.clone(),
+            zone: zone.name.clone(),
+            fingerprint: zone.fingerprint,
             url: Arc::clone(&asked.url),
             more: Arc::clone(&asked.more),
         }
     }
 
-    /// What the store has under a key of a pull zone.
+    /// What memory has under a key of a pull zone. Not a use of it.
     pub(crate) fn page(&self, key: &PageKey) -> Option<Arc<Page>> {
+        match self.store.peek(&Key::Page(key.clone())) {
+            Some(Item::Page(page)) => Some(page),
+            _ => None,
+        }
+    }
+
+    /// The same, as a use of it.
+    pub(crate) fn use_page(&self, key: &PageKey) -> Option<Arc<Page>> {
         match self.store.get(&Key::Page(key.clone())) {
             Some(Item::Page(page)) => Some(page),
             _ => None,
@@ -376,9 +391,10 @@ impl Node {
         self.keep(Key::Head(key), Item::Absent { until_ms, began }, 0);
     }
 
-    pub(crate) fn keep_slice(&self, key: SliceKey, bytes: Bytes) {
+    /// Puts a slice into memory. False: it is not kept.
+    pub(crate) fn keep_slice(&self, key: SliceKey, bytes: Bytes) -> bool {
         let weight = bytes.len() as u64;
-        self.keep(Key::Slice(key), Item::Slice(bytes), weight);
+        self.keep(Key::Slice(key), Item::Slice(bytes), weight)
     }
 
     pub(crate) fn stored_slice(&self, key: &SliceKey) -> Option<Bytes> {
@@ -388,16 +404,28 @@ impl Node {
         }
     }
 
-    /// Takes the slices of a response that is not stored any more out of the store.
-    pub(crate) fn drop_body(&self, body: &Sliced) {
-        for index in body.let_go() {
-            self.store.remove(&Key::Slice(body.key(index)));
+    /// Takes the slices of a response out of memory.
+    pub(crate) fn drop_slices(&self, body: &Sliced) {
+        for index in body.leave_memory() {
+            self.drop_slice(&body.key(index));
+        }
+    }
+
+    pub(crate) fn drop_slice(&self, key: &SliceKey) {
+        self.store.remove(&Key::Slice(*key));
+    }
+
+    /// A slice in memory. Not a use of it.
+    pub(crate) fn peek_slice(&self, key: &SliceKey) -> Option<Bytes> {
+        match self.store.peek(&Key::Slice(*key)) {
+            Some(Item::Slice(bytes)) => Some(bytes),
+            _ => None,
         }
     }
 
     /// Whether a slice is stored. Not a use of it.
     pub(crate) fn has_slice(&self, key: &SliceKey) -> bool {
-        self.store.peek(&Key::Slice(*key)).is_some()
+        self.peek_slice(key).is_some()
     }
 
     fn keep(&self, key: Key, item: Item, weight: u64) -> bool {
@@ -411,10 +439,7 @@ impl Node {
         for (_, item) in evicted {
             match item {
                 Item::Head(head) => self.placed(head.id, None),
-                Item::Page(page) => page.variants.iter().filter_map(|variant| variant.sliced()).for_each(|body| {
-                    // Nothing leads to them any more.
-                    self.drop_body(body);
-                }),
+                Item::Page(page) => self.page_evicted(&page),
                 Item::Absent { .. } | Item::Slice(_) => {}
             }
         }

@@ -14,7 +14,9 @@ mod copying;
 mod decide;
 mod explain;
 mod fetch;
+mod frozen;
 mod growing;
+mod keeping;
 mod purge;
 pub(crate) mod sliced;
 pub(crate) mod stored;
@@ -39,8 +41,8 @@ use crate::flights::Flights;
 use crate::marks::Began;
 use crate::node::{Link, Node};
 use crate::pull::answer::Told;
-use crate::pull::by_range::Origin;
 pub(crate) use crate::pull::asked::Asked;
+use crate::pull::by_range::Origin;
 use crate::pull::decide::{Decision, Fetch, Known, Trace, decide};
 pub(crate) use crate::pull::explain::{explain, imagined};
 use crate::pull::fetch::{Exclusive, Failed, Landing, Order};
@@ -138,32 +140,6 @@ impl Node {
         }
         verdict
     }
-
-    /// Changes the page of a key, in one step. False: it does not fit into the store.
-    pub(crate) fn change_page(&self, key: &PageKey, change: impl FnOnce(&mut Page)) -> bool {
-        let _lock = self.pull.page_lock(key);
-        let before = self.page(key);
-        let mut page = before.as_deref().cloned().unwrap_or_default();
-        change(&mut page);
-        page.fit(self.most_page_bytes());
-        let bodies = page.variants.iter().filter_map(|variant| variant.sliced().cloned()).collect::<Vec<_>>();
-        let kept = self.keep_page(key.clone(), page);
-        // What has left the page leaves the store.
-        let gone = before.iter().flat_map(|page| page.variants.iter().filter_map(|variant| variant.sliced()));
-        let gone = gone.filter(|body| !kept || !bodies.iter().any(|other| Arc::ptr_eq(other, body)));
-        for body in gone {
-            self.drop_body(body);
-        }
-        kept
-    }
-
-    /// Takes a variant out of its page, if it is still there.
-    pub(crate) fn forget_variant(&self, key: &PageKey, variant: &Arc<Variant>) {
-        let has_it = |page: &Page| page.variants.iter().any(|stored| Arc::ptr_eq(stored, variant));
-        if self.page(key).is_some_and(|page| has_it(&page)) {
-            self.change_page(key, |page| page.variants.retain(|stored| !Arc::ptr_eq(stored, variant)));
-        }
-    }
 }
 
 /// Answers a request to a pull zone.
@@ -239,7 +215,8 @@ struct Visit {
 impl Visit {
     async fn serve(self, body: Body, tunnel: Option<Tunnel>) -> Response<Body> {
         let caught_up = crate::serve::catch_up(&self.node).await;
-        let key = self.node.page_key(&self.zone.name, &self.asked);
+        let key = self.node.page_key(&self.zone, &self.asked);
+        self.node.find_page(&key).await;
         let mut body = self.asked.has_body.then_some(body);
         for round in 1..=ROUNDS {
             match self.decide(&key, caught_up, &mut Trace::off()) {
@@ -247,11 +224,11 @@ impl Visit {
                     if refresh {
                         self.refresh(&key, &variant);
                     }
+                    self.node.bring_to_disk(&key, &variant);
                     let away = !self.node.standalone() && *self.node.link.borrow() == Link::Away;
                     let forward = (outcome == Outcome::Partial).then_some(http_cache::Forward::Partial);
                     let stored = forward.is_some();
-                    let told =
-                        Told { detail: away.then_some("disconnected"), forward, stored, ..Told::of(outcome) };
+                    let told = Told { detail: away.then_some("disconnected"), forward, stored, ..Told::of(outcome) };
                     if let Some(response) = self.answer(&key, &variant, &told, false).await {
                         return response;
                     }
@@ -291,7 +268,7 @@ impl Visit {
         let known = Known {
             page: page.as_deref(),
             verdict: &|variant| self.node.verdict_on_variant(key, variant),
-            has_slice: &|key| self.node.has_slice(key),
+            has_slice: &|body, index| body.has(&self.node, index),
             caught_up,
             now_ms: self.node.now_ms(),
         };
@@ -423,11 +400,10 @@ impl Visit {
         let names = page.as_deref().map(Page::selecting_names).unwrap_or_default();
         let selecting = names.iter().map(|name| http_cache::vary::selecting_value(name, &self.asked.fields)).collect();
         let field = |name| self.asked.fields.get(name).cloned();
-        let range =
-            field(header::RANGE).filter(|_| fetch.stale.is_none()).map(|range| {
-                // Whoever wants other bytes of the same slices shares the fetch.
-                (fetch.aligned(&range).unwrap_or(range), field(header::IF_RANGE))
-            });
+        let range = field(header::RANGE).filter(|_| fetch.stale.is_none()).map(|range| {
+            // Whoever wants other bytes of the same slices shares the fetch.
+            (fetch.aligned(&range).unwrap_or(range), field(header::IF_RANGE))
+        });
         FlightKey {
             page: key.clone(),
             selecting,

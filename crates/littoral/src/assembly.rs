@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::{NodeDoc, NodeName, Place, TokenSecret, ZoneDoc};
 use control::{Control, ControlConfig};
-use edge::{Clock, Edge, EdgeConfig, EdgeMetrics, EdgeView, StandaloneConfig};
+use edge::{CacheConfig, Clock, Edge, EdgeConfig, EdgeMetrics, EdgeView, StandaloneConfig};
 use monitor::{Monitor, MonitorConfig};
 use net::{ClientLimits, HttpClient, ServerLimits};
 use objects::Blobs;
@@ -92,6 +92,8 @@ pub struct EdgeStart {
     pub token: TokenSecret,
     /// Size of its memory tier in bytes.
     pub memory_bytes: u64,
+    /// How its tiers are kept.
+    pub cache: CacheConfig,
     /// Its own folder.
     pub data_dir: PathBuf,
     /// The time it goes by.
@@ -106,6 +108,10 @@ pub struct FrontStart {
     pub name: NodeName,
     /// Size of its memory tier in bytes.
     pub memory_bytes: u64,
+    /// How its tiers are kept.
+    pub cache: CacheConfig,
+    /// Where it keeps its state; nothing: it begins anew with each start.
+    pub state_dir: Option<PathBuf>,
     /// The time it goes by.
     pub clock: Clock,
 }
@@ -193,6 +199,7 @@ impl Process {
             control_url: start.control_url,
             token: start.token,
             memory_bytes: start.memory_bytes,
+            cache: start.cache,
             data_dir: start.data_dir,
             heartbeat_ms: HEARTBEAT_MS,
             limits: ServerLimits::default(),
@@ -250,8 +257,9 @@ impl Process {
 }
 
 fn standalone(start: FrontStart, metrics: &EdgeMetrics) -> Result<Edge, String> {
-    let FrontStart { zone, name, memory_bytes, clock } = start;
-    let config = StandaloneConfig { zone, name, memory_bytes, state_dir: None, limits: ServerLimits::default(), clock };
+    let FrontStart { zone, name, memory_bytes, cache, state_dir, clock } = start;
+    let limits = ServerLimits::default();
+    let config = StandaloneConfig { zone, name, memory_bytes, cache, state_dir, limits, clock };
     Edge::standalone(config, metrics).map_err(|error| error.to_string())
 }
 

@@ -7,12 +7,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use api::names::{NodeName, Place};
+use edge::shelf::{Objective, PolicyName};
 use serde::Deserialize;
 
 use crate::cli::error::CliError;
+use crate::tiers::DiskFolder;
 
 /// Default size of an edge's memory tier.
 pub const DEFAULT_MEMORY: &str = "64MiB";
+/// Default size of the disk tier of each edge that `up` runs.
+pub const DEFAULT_DISK: &str = "1GiB";
 /// Longest configuration file, in bytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
@@ -137,6 +141,13 @@ pub struct EdgeSection {
     pub token_file: Option<PathBuf>,
     /// Size of the memory tier, like `256MiB`.
     pub memory: Option<Size>,
+    /// Folders of the disk tier with their sizes, like `/var/cache/littoral=100GiB`; none: there is no disk tier.
+    #[serde(default)]
+    pub disk: Vec<DiskFolder>,
+    /// Who leaves when the cache is full; `auto` when it is not said.
+    pub eviction: Option<Eviction>,
+    /// What is worth most: `requests` (when it is not said) or `bytes`.
+    pub objective: Option<ObjectiveText>,
 }
 
 /// A place as text: `LAT,LNG`.
@@ -148,6 +159,30 @@ impl TryFrom<String> for PlaceText {
     type Error = api::InvalidName;
     fn try_from(text: String) -> Result<Self, api::InvalidName> {
         text.parse().map(Self)
+    }
+}
+
+/// The name of an eviction policy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Eviction(pub PolicyName);
+
+impl TryFrom<String> for Eviction {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse::<PolicyName>().map(Self).map_err(|error| error.to_string())
+    }
+}
+
+/// The name of an objective.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ObjectiveText(pub Objective);
+
+impl TryFrom<String> for ObjectiveText {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse::<Objective>().map(Self).map_err(|error| error.to_string())
     }
 }
 

@@ -52,7 +52,8 @@ async fn start(
         None => EDGE.parse()?,
     };
     let zone_name = zone.name.clone();
-    let start = FrontStart { zone, name, memory_bytes: args.memory.0, clock: wall_clock() };
+    let (cache, state_dir) = (args.tiers.config(), args.tiers.state_dir());
+    let start = FrontStart { zone, name, memory_bytes: args.memory.0, cache, state_dir, clock: wall_clock() };
     process.front(start, listener).map_err(|error| CliError::failed(error.to_string()))?;
     let admin = match args.admin {
         Some(listen) => {

@@ -20,4 +20,5 @@ pub mod progress;
 pub mod publish;
 pub mod roles;
 pub mod sample_site;
+pub mod tiers;
 pub mod up;

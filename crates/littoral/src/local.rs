@@ -3,14 +3,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::names::{NodeName, Place, ZoneName};
 use api::token::{Scope, TokenKind};
 use api::{NodeDoc, TokenSecret, ZoneDoc};
 use control::ControlConfig;
-use edge::{Clock, EdgeView};
+use edge::{CacheConfig, Clock, EdgeView};
 use monitor::MonitorConfig;
 use net::ServerLimits;
 use origin::{CollectorConfig, OriginConfig, OriginLimits};
@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use crate::assembly::{EdgeStart, Process, StartError, url_of};
 use crate::datadir::{DataDir, DataDirError};
+use crate::tiers;
 
 /// The first port, if nothing else is asked for.
 pub const DEFAULT_PORT_BASE: u16 = 8600;
@@ -61,6 +62,8 @@ pub struct LocalConfig {
     pub edges: Vec<LocalEdge>,
     /// Size of each edge's memory tier in bytes.
     pub memory_bytes: u64,
+    /// Size of each edge's disk tier in bytes; 0: it has none.
+    pub disk_bytes: u64,
     /// What the router does.
     pub router_mode: Mode,
     /// Where the origin stands.
@@ -73,6 +76,14 @@ pub struct LocalConfig {
     pub dead_after_ms: u64,
     /// The time that edges go by.
     pub clock: Clock,
+}
+
+impl LocalConfig {
+    /// How an edge keeps its tiers that has this folder.
+    fn cache_in(&self, folder: &Path) -> CacheConfig {
+        let folders = (self.disk_bytes > 0).then(|| tiers::files(folder, self.disk_bytes));
+        CacheConfig { folders: folders.into_iter().collect(), ..CacheConfig::default() }
+    }
 }
 
 /// Why a local CDN cannot start.
@@ -190,6 +201,7 @@ pub async fn start(config: LocalConfig, data_dir: DataDir) -> Result<Local, Loca
             control_url: control.clone(),
             token: node_token.clone(),
             memory_bytes: config.memory_bytes,
+            cache: config.cache_in(&data_dir.join("edges").join(edge.name.as_str())),
             data_dir: data_dir.join("edges").join(edge.name.as_str()),
             clock: config.clock.clone(),
         };

@@ -9,6 +9,7 @@ use api::names::{NodeName, Place};
 use api::{NodeDoc, TokenSecret};
 use clap::Args;
 use control::ControlConfig;
+use edge::shelf::PolicyChoice;
 use monitor::MonitorConfig;
 use net::ServerLimits;
 use origin::{CollectorConfig, OriginConfig, OriginLimits};
@@ -24,6 +25,7 @@ use crate::config::{self, AdminSection, Config, DEFAULT_MEMORY, EdgeSection, Pla
 use crate::datadir::DataDir;
 use crate::front;
 use crate::local::{catalog_in, prepare};
+use crate::tiers::{self, TierArgs};
 use crate::up::{data_dir_error, stop_signal};
 
 /// How long a role waits for a token file that control is about to make, in milliseconds.
@@ -55,11 +57,12 @@ pub struct RoleArgs {
 Examples:
   littoral edge --upstream http://127.0.0.1:3000 --listen 127.0.0.1:8080      a cache in front of a website
   littoral edge --zone-file shop.toml --listen 0.0.0.0:80 --memory 1GiB       the same, with its policy in a file
+  littoral edge --upstream http://127.0.0.1:3000 --disk /var/cache/littoral=100GiB    the same, and warm after a restart
   littoral edge --config edge.toml
   littoral edge --control http://10.0.0.1:8601 --token-file node.token --name oslo --place 59.91,10.75 --listen 10.0.0.7:8610")]
 pub struct EdgeArgs {
     /// Configuration file; docs/littoral.example.toml names every setting
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["control", "name", "place", "listen", "url", "memory", "upstreams", "zone_file"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["control", "name", "place", "listen", "url", "memory", "disk", "eviction", "objective", "upstreams", "zone_file"])]
     pub config: Option<PathBuf>,
     /// Address of control; --token-file names the file with the node token
     #[arg(long, value_name = "URL", conflicts_with_all = ["upstreams", "zone_file"])]
@@ -79,6 +82,9 @@ pub struct EdgeArgs {
     /// Size of the memory tier
     #[arg(long, value_name = "SIZE", default_value = DEFAULT_MEMORY)]
     pub memory: Size,
+    /// The tiers
+    #[command(flatten)]
+    pub tiers: TierArgs,
     /// Address of the admin listener [default: the file's, or none]
     #[arg(long, value_name = "IP:PORT")]
     pub admin: Option<SocketAddr>,
@@ -179,6 +185,9 @@ pub async fn run_edge(args: EdgeArgs, globals: &Globals) -> Result<(), CliError>
         control_url,
         token_file: globals.token_file.clone(),
         memory: Some(args.memory),
+        disk: args.tiers.disk.clone(),
+        eviction: Some(config::Eviction(args.tiers.eviction)),
+        objective: Some(config::ObjectiveText(args.tiers.objective)),
     };
     let admin = args.admin.map(|listen| AdminSection { listen });
     run_config(Config { edge: vec![edge], admin, ..Config::default() }, globals).await
@@ -277,6 +286,13 @@ async fn edge_start(section: EdgeSection, data_dir: &DataDir) -> Result<EdgeStar
             Some(size) => size.0,
             None => DEFAULT_MEMORY.parse::<Size>().map_err(CliError::usage)?.0,
         },
+        cache: tiers::config(
+            &section.disk,
+            PolicyChoice {
+                policy: section.eviction.unwrap_or_default().0,
+                objective: section.objective.unwrap_or_default().0,
+            },
+        ),
         data_dir: data_dir.join("edges").join(section.name.as_str()),
         node: NodeDoc { name: section.name, place: section.place.0, url: http_url("edge.url", &url)? },
         clock: wall_clock(),

@@ -16,7 +16,7 @@ use crate::cli::error::CliError;
 use crate::cli::globals::{ADMIN_TOKEN_FILE, Globals, RUN_FILE, RunFile};
 use crate::cli::human;
 use crate::cli::output::Out;
-use crate::config::{RouterMode, Size};
+use crate::config::{DEFAULT_DISK, RouterMode, Size};
 use crate::connection::Connection;
 use crate::datadir::{DataDir, DataDirError};
 use crate::local::{
@@ -54,6 +54,9 @@ pub struct UpArgs {
     /// Size of each edge's memory tier
     #[arg(long, value_name = "SIZE", default_value = "64MiB")]
     pub memory: Size,
+    /// Size of each edge's disk tier, in the data folder; 0 for none
+    #[arg(long, value_name = "SIZE", default_value = DEFAULT_DISK)]
+    pub disk: Size,
     /// What the router does with a request
     #[arg(long, value_name = "MODE", value_enum, default_value = "redirect")]
     pub router: RouterMode,
@@ -92,6 +95,7 @@ pub async fn run(args: UpArgs, globals: &Globals) -> Result<(), CliError> {
         port_base: args.port_base,
         edges,
         memory_bytes: args.memory.0,
+        disk_bytes: args.disk.0,
         router_mode: args.router.into(),
         origin_place: default_origin_place(),
         default_place,

@@ -1,12 +1,14 @@
 //! An edge that stands alone in front of an origin, for tests.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::ZoneDoc;
 use api::pull::{PullDoc, UpstreamDoc};
-use edge::{Edge, EdgeMetrics, StandaloneConfig};
+use edge::shelf::disk::OpenError;
+use edge::{CacheConfig, Edge, EdgeMetrics, StandaloneConfig};
 use http::{Method, Request, Response};
 use net::{Body, ClientLimits, HttpClient, ServerLimits};
 use prometheus_client::registry::Registry;
@@ -22,6 +24,12 @@ pub struct FrontSettings {
     pub origin: String,
     /// Bytes of the memory tier.
     pub memory_bytes: u64,
+    /// A folder for the disk tier and the edge's state.
+    pub folder: Option<PathBuf>,
+    /// Bytes of the disk tier.
+    pub disk_bytes: u64,
+    /// How the tiers are kept.
+    pub cache: CacheConfig,
     /// What is to be different about its zone.
     pub change: fn(&mut PullDoc),
 }
@@ -29,7 +37,13 @@ pub struct FrontSettings {
 impl FrontSettings {
     /// An edge with 64 MiB of memory in front of an origin.
     pub fn of(origin: &str) -> Self {
-        Self { origin: origin.to_owned(), memory_bytes: 64 << 20, change: |_| {} }
+        let (folder, cache) = (None, CacheConfig::default());
+        Self { origin: origin.to_owned(), memory_bytes: 64 << 20, folder, disk_bytes: 1 << 30, cache, change: |_| {} }
+    }
+
+    /// The same with a disk tier of 1 GiB in a folder.
+    pub fn with_disk(origin: &str, folder: &Path) -> Self {
+        Self { folder: Some(folder.to_owned()), ..Self::of(origin) }
     }
 }
 
@@ -45,7 +59,7 @@ pub struct Front {
 }
 
 impl Front {
-    /// Starts an edge on a free port.
+    /// Starts an edge on a free port. One that was killed may hold its folders for a moment more: that is waited for.
     pub async fn start(settings: FrontSettings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -61,8 +75,22 @@ impl Front {
         let metrics = EdgeMetrics::new(&mut registry);
         let name = "front".parse().expect("a name");
         let limits = ServerLimits::default();
-        let config = StandaloneConfig { zone, name, memory_bytes: settings.memory_bytes, limits, clock };
-        let edge = Edge::standalone(config, &metrics).expect("an edge");
+        let mut cache = settings.cache;
+        if let Some(folder) = &settings.folder {
+            cache.folders.push(littoral::tiers::files(folder, settings.disk_bytes));
+        }
+        let (memory_bytes, state_dir) = (settings.memory_bytes, settings.folder.map(|folder| folder.join("state")));
+        let config = StandaloneConfig { zone, name, memory_bytes, cache, state_dir, limits, clock };
+        let begun = Instant::now();
+        let edge = loop {
+            match Edge::standalone(config.clone(), &metrics) {
+                Ok(edge) => break edge,
+                Err(edge::EdgeError::Disk(OpenError::InUse(_))) if begun.elapsed() < Duration::from_secs(20) => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
         let stop = CancellationToken::new();
         let task = tokio::spawn(edge.run(listener, stop.clone()));
         Self { url, ahead_ms, registry, http: HttpClient::new(ClientLimits::default()), stop, task }
@@ -92,7 +120,9 @@ impl Front {
 
     /// A request without a body, and the head of its answer, whose body has yet to be read.
     pub async fn open(&self, method: Method, target: &str, headers: &[(&str, &str)]) -> Response<Body> {
-        let mut request = Request::builder().method(method).uri(format!("{}{target}", self.url));
+        // Not the address: that is another one after a restart, and the port is part of the key.
+        let mut request =
+            Request::builder().method(method).uri(format!("{}{target}", self.url)).header("host", "site.example");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -40,6 +40,8 @@ pub struct Settings {
     pub edges: Vec<&'static str>,
     /// Each edge's memory tier, in bytes.
     pub memory_bytes: u64,
+    /// Each edge's disk tier, in bytes; 0: it has none.
+    pub disk_bytes: u64,
     /// What the router does.
     pub mode: Mode,
     /// How long an edge counts as alive after its last heartbeat, in milliseconds.
@@ -53,6 +55,7 @@ impl Default for Settings {
         Self {
             edges: vec!["lisbon@38.72,-9.14", "virginia@38.95,-77.45", "singapore@1.35,103.82"],
             memory_bytes: 64 << 20,
+            disk_bytes: 256 << 20,
             mode: Mode::Redirect,
             dead_after_ms: 3_000,
             collector: CollectorConfig::default(),
@@ -128,6 +131,7 @@ impl Cluster {
             port_base: 0,
             edges: edges.collect(),
             memory_bytes: settings.memory_bytes,
+            disk_bytes: settings.disk_bytes,
             router_mode: settings.mode,
             origin_place: default_origin_place(),
             default_place: default_origin_place(),
@@ -289,6 +293,7 @@ impl Cluster {
             control_url,
             token: self.local.node_token.clone(),
             memory_bytes: self.memory_bytes,
+            cache: edge::CacheConfig::default(),
             data_dir: self.folder.path().join("edges").join(name),
             clock: Arc::new(move || now_ms() + ahead_ms.load(Ordering::SeqCst)),
         };

@@ -11,8 +11,8 @@ use http_cache::conditional::{self, Precondition};
 use http_cache::{CacheStatus, Forward, Freshness, Outcome, Piece, Plan};
 use net::{Body, BodyError};
 
-use crate::node::Node;
 use crate::metrics::Active;
+use crate::node::Node;
 use crate::pull::asked::Asked;
 use crate::pull::by_range::Origin;
 use crate::pull::decide::{planned, validators};

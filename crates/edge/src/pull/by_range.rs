@@ -9,8 +9,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use api::SLICE_BYTES;
-use http::response::Parts;
 use futures_util::stream;
+use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use http_cache::{ByteRange, date};
@@ -65,7 +65,8 @@ impl Origin {
     /// The body with these bytes, and whether it may be stored.
     async fn ask(&self, bytes: Range<u64>) -> Result<(Body, bool), &'static str> {
         let range = ByteRange { first: bytes.start, last: bytes.end.saturating_sub(1) };
-        let fields = self.question(range).ok_or("bad-request")?;
+        let by_range = self.variant.sliced().is_none_or(|body| body.by_range);
+        let fields = self.question(by_range.then_some(range)).ok_or("bad-request")?;
         let (asked_ms, name) = (self.node.now_ms(), self.node.config.node.name.as_str());
         let asked = self.asked.as_get();
         let request = asked.to_origin(&self.zone, fields, Body::empty(), name, &self.node.pull.id);
@@ -77,36 +78,49 @@ impl Origin {
         })?;
         let (parts, body) = answer.response.into_parts();
         match parts.status {
-            StatusCode::PARTIAL_CONTENT => {}
+            StatusCode::PARTIAL_CONTENT if by_range => {}
+            StatusCode::OK if !by_range => {}
             // The whole, or nothing at this place: it is not what it was.
-            StatusCode::OK | StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NOT_FOUND | StatusCode::GONE => {
-                return Err(CHANGED);
-            }
+            StatusCode::OK
+            | StatusCode::PARTIAL_CONTENT
+            | StatusCode::RANGE_NOT_SATISFIABLE
+            | StatusCode::NOT_FOUND
+            | StatusCode::GONE => return Err(CHANGED),
             _ => return Err("origin-error"),
         }
-        if !self.is_part(&parts, range) {
+        let bytes = if by_range {
+            parts.headers.get(header::CONTENT_RANGE).and_then(read_content_range)
+        } else {
+            http_body::Body::size_hint(&body).exact().map(|length| (range, length))
+        };
+        if bytes != self.variant.length.map(|length| (range, length)) || !self.is_the_same(&parts) {
             return Err(CHANGED);
         }
-        let stored = judge_for(&self.zone, &asked, &Method::GET, (parts.status, &parts.headers), asked_ms, self.node.now_ms());
+        let stored =
+            judge_for(&self.zone, &asked, &Method::GET, (parts.status, &parts.headers), asked_ms, self.node.now_ms());
         Ok((body, stored.is_ok()))
     }
 
-    fn question(&self, range: ByteRange) -> Option<HeaderMap> {
+    fn question(&self, range: Option<ByteRange>) -> Option<HeaderMap> {
         let mut fields = self.asked.fields.clone();
         for name in CONDITIONS {
             fields.remove(name);
         }
-        fields.insert(header::RANGE, HeaderValue::try_from(format!("bytes={}-{}", range.first, range.last)).ok()?);
-        fields.insert(header::IF_RANGE, validator(&self.variant.fields, self.variant.answered_ms)?.clone());
+        if let Some(range) = range {
+            fields.insert(header::RANGE, HeaderValue::try_from(format!("bytes={}-{}", range.first, range.last)).ok()?);
+            fields.insert(header::IF_RANGE, validator(&self.variant.fields, self.variant.answered_ms)?.clone());
+        }
         Some(fields)
     }
 
-    /// Whether an answer has these very bytes of the very representation that is stored.
-    fn is_part(&self, parts: &Parts, range: ByteRange) -> bool {
-        let content_range = parts.headers.get(header::CONTENT_RANGE).and_then(read_content_range);
+    /// Whether an answer is of the very representation that is stored.
+    fn is_the_same(&self, parts: &Parts) -> bool {
+        let tell = |fields, answered_ms| validator(fields, answered_ms).map(HeaderValue::as_bytes);
+        let stored = tell(&self.variant.fields, self.variant.answered_ms);
+        // The answer need not repeat a date that makes its validator a strong one.
         let name = if self.variant.strong_etag().is_some() { header::ETAG } else { header::LAST_MODIFIED };
-        content_range.is_some_and(|(part, total)| part == range && Some(total) == self.variant.length)
-            && parts.headers.get(&name).is_some_and(|value| Some(value) == self.variant.fields.get(&name))
+        stored.is_some()
+            && parts.headers.get(&name).map(HeaderValue::as_bytes) == stored
             && parts.headers.get(header::CONTENT_ENCODING) == self.variant.fields.get(header::CONTENT_ENCODING)
     }
 }
@@ -134,13 +148,12 @@ pub(crate) fn validator(fields: &HeaderMap, answered_ms: u64) -> Option<&HeaderV
 }
 
 /// Whether a whole response can be kept in slices that are asked for one by one.
-pub(crate) fn can_be_sliced(parts: &Parts, length: u64, answered_ms: u64) -> bool {
-    let by_range = parts
-        .headers
+pub(crate) fn can_be_sliced(fields: &HeaderMap, length: u64, answered_ms: u64) -> bool {
+    let by_range = fields
         .get_all(header::ACCEPT_RANGES)
         .iter()
         .any(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"bytes"));
-    parts.status == StatusCode::OK && length > SLICE_BYTES && by_range && validator(&parts.headers, answered_ms).is_some()
+    length > SLICE_BYTES && by_range && validator(fields, answered_ms).is_some()
 }
 
 /// The range of whole slices that is asked for in the place of `range`: it begins with a slice, and ends with one where that
@@ -190,16 +203,6 @@ pub(crate) fn narrowed(mut response: Response<Body>, got: ByteRange, wanted: Byt
             None
         }))
     })
-}
-
-impl Node {
-    /// Takes every variant with this body out of its page.
-    pub(crate) fn forget_body(&self, key: &PageKey, sliced: &Arc<Sliced>) {
-        let has_it = |variant: &Arc<Variant>| variant.sliced().is_some_and(|other| Arc::ptr_eq(other, sliced));
-        if self.page(key).is_some_and(|page| page.variants.iter().any(has_it)) {
-            self.change_page(key, |page| page.variants.retain(|variant| !has_it(variant)));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -104,16 +104,22 @@ impl Copying {
                     variant.content = Content::Parts(parts.clone());
                 })
             };
+            let mut stored = None;
             if !self.at_end {
                 // What is stored may have been confirmed meanwhile, and have newer fields.
                 self.node.change_page(&self.key, |page| {
                     for variant in page.variants.iter_mut().filter(|stored| stored.grows_with(&self.variant)) {
                         *variant = done(variant);
+                        stored = Some(Arc::clone(variant));
                     }
                 });
             } else if self.node.verdict_on_variant(&self.key, &self.variant) != Verdict::Hard {
-                self.node.change_page(&self.key, |page| page.put(done(&self.variant)));
+                let variant = done(&self.variant);
+                self.node.change_page(&self.key, |page| page.put(Arc::clone(&variant)));
+                stored = Some(variant);
             }
+            // Also where memory did not take it.
+            self.node.offer(&self.key, &stored.unwrap_or_else(|| done(&self.variant)));
             return;
         };
         let total = match self.variant.length {

@@ -11,7 +11,6 @@ use http_cache::plan::{self, Plan};
 use http_cache::response::{self, Use, Why};
 use http_cache::{Forward, Outcome, Piece, Validators, date};
 
-use crate::node::SliceKey;
 use crate::pull::asked::Asked;
 use crate::pull::by_range;
 use crate::pull::sliced::Sliced;
@@ -97,7 +96,7 @@ pub(crate) struct Known<'a> {
     /// What purges say about a variant.
     pub(crate) verdict: &'a dyn Fn(&Variant) -> Verdict,
     /// Whether a slice is stored.
-    pub(crate) has_slice: &'a dyn Fn(&SliceKey) -> bool,
+    pub(crate) has_slice: &'a dyn Fn(&Sliced, u64) -> bool,
     /// Everything that control knows has been applied.
     pub(crate) caught_up: bool,
     pub(crate) now_ms: u64,
@@ -174,10 +173,7 @@ fn lookup(zone: &PullZone, asked: &Asked, known: &Known<'_>, trace: &mut Trace) 
     let passing = page.pass.filter(|pass| known.now_ms < pass.until_ms);
     let selected = page.select(&asked.fields, !zone.strict());
     trace.step("lookup", || {
-        (
-            "something is stored under this key".to_owned(),
-            vec![("variants", page.variants.len().to_string()), ("tier", "memory".to_owned())],
-        )
+        ("something is stored under this key".to_owned(), vec![("variants", page.variants.len().to_string())])
     });
     let Some(variant) = selected else {
         if let Some(pass) = passing {
@@ -217,6 +213,7 @@ fn lookup(zone: &PullZone, asked: &Asked, known: &Known<'_>, trace: &mut Trace) 
             ("selected_by", if selected_by.is_empty() { "everything".to_owned() } else { selected_by }),
             ("bytes", variant.length.map_or_else(|| "not known yet".to_owned(), |length| length.to_string())),
             ("whole", variant.whole().to_string()),
+            ("tier", if variant.on_disk.entry().is_some() { "disk" } else { "memory" }.to_owned()),
         ];
         ("this request selects a stored variant".to_owned(), facts)
     });
@@ -370,7 +367,7 @@ fn missing_slice(asked: &Asked, variant: &Variant, sliced: &Sliced, known: &Know
         Piece::Text(_) => 0..0,
         Piece::Span(range) => range.first / SLICE_BYTES..range.last / SLICE_BYTES + 1,
     });
-    slices.take(MAX_SLICES_LOOKED_AT).find(|index| !(known.has_slice)(&sliced.key(*index)))
+    slices.take(MAX_SLICES_LOOKED_AT).find(|index| !(known.has_slice)(sliced, *index))
 }
 
 /// The answer to a request out of a stored representation of so many bytes.

@@ -75,7 +75,7 @@ pub(crate) fn explain(node: &Arc<Node>, zone: &Arc<PullZone>, parts: &Parts) -> 
         started: std::time::Instant::now(),
         informational: None,
     };
-    let key = node.page_key(&zone.name, &visit.asked);
+    let key = node.page_key(zone, &visit.asked);
     let decision = visit.decide(&key, link != Link::CatchingUp, &mut trace);
     let outcome = told(&decision, &mut trace);
     trace.step("purges", || {

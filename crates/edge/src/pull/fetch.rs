@@ -379,8 +379,9 @@ impl Order {
         let judged = self.judge(&self.asked.method, parts.status, &parts.headers, asked_ms, answered_ms);
         let announced = http_body::Body::size_hint(&body).exact();
         let get = self.asked.method == Method::GET;
-        let sliced = announced.filter(|length| get && by_range::can_be_sliced(&parts, *length, answered_ms));
-        let most_bytes = if sliced.is_some() { self.zone.doc.max_object_bytes } else { self.most_bytes() };
+        let sliced = announced.filter(|length| {
+            get && parts.status == StatusCode::OK && by_range::can_be_sliced(&parts.headers, *length, answered_ms)
+        });
         // An error that one client's way of asking can cause does not take the place of something good.
         let good = self.fetch.stale.as_ref().is_some_and(|stale| stale.status.as_u16() < 400);
         let judged = match (judged, self.pass) {
@@ -388,9 +389,20 @@ impl Order {
             (Ok(_), None) if good && api::pull::CAUSED_BY_REQUEST.contains(&parts.status.as_u16()) => {
                 Err(NotStorable::Status)
             }
-            (Ok(_), None) if announced.is_some_and(|bytes| bytes > most_bytes) => Err(NotStorable::TooLarge),
             (judged, None) => judged,
         };
+        let mut spooled = None;
+        if let (Ok(terms), Some(length)) = (&judged, announced.filter(|_| get && sliced.is_none())) {
+            spooled = self.spooled(&parts, *terms, length, answered_ms).await;
+        }
+        let most_bytes = if sliced.or(spooled.as_ref().and(announced)).is_some() {
+            self.zone.doc.max_object_bytes
+        } else {
+            self.most_bytes()
+        };
+        let judged = judged.and_then(|terms| {
+            if announced.is_some_and(|bytes| bytes > most_bytes) { Err(NotStorable::TooLarge) } else { Ok(terms) }
+        });
         let terms = match judged {
             Ok(terms) => terms,
             Err(why) => {
@@ -403,9 +415,12 @@ impl Order {
                 return Landing::Alone(why);
             }
         };
+        if let (Some(variant), Some(length)) = (spooled, announced) {
+            return self.land_sliced(variant, parts.status, 0..length, body);
+        }
         if let Some(length) = sliced {
             let variant = self.variant(&parts, terms, rules.strip_set_cookie, answered_ms, |variant| {
-                variant.content = Content::Sliced(Sliced::new(length));
+                variant.content = Content::Sliced(Sliced::new(length, true, &variant.on_disk));
                 variant.length = sliced;
             });
             return self.land_sliced(variant, parts.status, 0..length, body);
@@ -418,10 +433,26 @@ impl Order {
         self.land(variant, &growing, parts.status, body, None).await
     }
 
+    /// A variant whose body goes to disk as it comes: one that the origin cannot be asked for in parts, and that is no small
+    /// one.
+    async fn spooled(&mut self, parts: &Parts, terms: Terms, length: u64, answered_ms: u64) -> Option<Arc<Variant>> {
+        let large = parts.status == StatusCode::OK && length > SLICE_BYTES && length <= self.zone.doc.max_object_bytes;
+        if !large || self.background || self.node.disk.is_none() {
+            return None;
+        }
+        let rules = self.rules(parts.status, &parts.headers);
+        let variant = self.variant(parts, terms, rules.strip_set_cookie, answered_ms, |variant| {
+            variant.content = Content::Sliced(Sliced::new(length, false, &variant.on_disk));
+            variant.length = Some(length);
+        });
+        self.node.make_room_on_disk(&self.key, &variant).await.then_some(variant)
+    }
+
     /// Makes a response known whose body lies in slices, and lets those come that are on their way.
     fn land_sliced(&mut self, variant: Arc<Variant>, status: StatusCode, bytes: Range<u64>, body: Body) -> Landing {
         let kept = self.keep_or_join(&variant);
         let (variant, stored) = kept.map_or((variant, false), |variant| (variant, true));
+        self.node.offer(&self.key, &variant);
         // In the background nobody reads it: what is wanted later is asked for then.
         if let (Some(sliced), false) = (variant.sliced(), self.background) {
             let (node, sliced, run) = (Arc::clone(&self.node), Arc::clone(sliced), sliced.begin(bytes));
@@ -451,7 +482,11 @@ impl Order {
                     && self.node.verdict_on_variant(&self.key, old) == Verdict::Clean
             };
             if let Some(body) = page.variants.iter().find(same).and_then(|old| old.sliced().cloned()) {
-                stored = variant.with(|variant| variant.content = Content::Sliced(body));
+                let place = Arc::clone(body.place());
+                stored = variant.with(|variant| {
+                    variant.content = Content::Sliced(body);
+                    variant.on_disk = place;
+                });
             }
             page.put(Arc::clone(&stored));
         });
@@ -493,11 +528,16 @@ impl Order {
         };
         let told = http_body::Body::size_hint(&body).exact().is_none_or(|length| length == range.len());
         let by_range = by_range::validator(&parts.headers, answered_ms).is_some();
-        if told && by_range && total > SLICE_BYTES && range.first % SLICE_BYTES == 0 && total <= self.zone.doc.max_object_bytes {
+        if told
+            && by_range
+            && total > SLICE_BYTES
+            && range.first % SLICE_BYTES == 0
+            && total <= self.zone.doc.max_object_bytes
+        {
             parts.headers.remove(header::CONTENT_RANGE);
             let variant = self.variant(&parts, terms, rules.strip_set_cookie, answered_ms, |variant| {
                 variant.status = StatusCode::OK;
-                variant.content = Content::Sliced(Sliced::new(total));
+                variant.content = Content::Sliced(Sliced::new(total, true, &variant.on_disk));
                 variant.length = Some(total);
             });
             return Ok(self.land_sliced(variant, parts.status, range.first..range.last + 1, body));
@@ -589,6 +629,7 @@ impl Order {
             answered_ms,
             began: self.began,
             checked: (AtomicU64::new(self.began.event), AtomicU64::new(self.began.local)),
+            on_disk: Arc::default(),
         };
         change(&mut variant);
         Arc::new(variant)
@@ -685,12 +726,7 @@ impl Order {
 struct Again;
 
 /// What a zone's policy says about a response to a request.
-fn rules_for(
-    zone: &PullZone,
-    asked: &Asked,
-    status: StatusCode,
-    fields: &HeaderMap,
-) -> http_cache::response::Rules {
+fn rules_for(zone: &PullZone, asked: &Asked, status: StatusCode, fields: &HeaderMap) -> http_cache::response::Rules {
     let media_type = fields.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let personal = asked.may_be_personal(media_type);
     let rules = zone.rules(asked.path(), status, media_type, personal);

@@ -11,9 +11,8 @@
 //!
 //! The mutexes cover positions and lists only; nothing is awaited under them.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,8 +20,10 @@ use api::SLICE_BYTES;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use net::{Body, UpstreamError};
+use shelf::disk::WriteError;
 use tokio::sync::{Notify, watch};
 
+use crate::disk::{OnDisk, Opened};
 use crate::node::{BodyId, Node};
 use crate::pull::growing::Growing;
 
@@ -37,23 +38,50 @@ pub(crate) struct Sliced {
     pub(crate) id: u128,
     /// Of the whole body, in bytes.
     pub(crate) length: u64,
-    /// It belongs to a stored variant, and what comes is stored.
-    kept: AtomicBool,
+    /// The origin can be asked for some of it. Where not, all of it is asked for again when something is missing.
+    pub(crate) by_range: bool,
+    /// Its variant's place on disk.
+    disk: Arc<OnDisk>,
     runs: Mutex<Vec<Arc<Run>>>,
-    /// The slices that were stored, which may have left the store since.
-    stored: Mutex<BTreeSet<u64>>,
+    stored: Mutex<Stored>,
+}
+
+/// What of a body is stored.
+#[derive(Default)]
+struct Stored {
+    /// It does not belong to a stored variant any more: nothing that comes is stored.
+    gone: bool,
+    /// Slices that were put into memory, and may have left that since.
+    in_memory: Bits,
+    /// Slices that were written to disk, or found there.
+    on_disk: Bits,
 }
 
 impl Sliced {
-    /// A body of which nothing is here yet.
-    pub(crate) fn new(length: u64) -> Arc<Self> {
-        Arc::new(Self {
-            id: fastrand::u128(..),
-            length,
-            kept: AtomicBool::new(true),
-            runs: Mutex::new(Vec::new()),
-            stored: Mutex::default(),
-        })
+    /// A body of which nothing is here yet, for a variant with this place on disk.
+    pub(crate) fn new(length: u64, by_range: bool, disk: &Arc<OnDisk>) -> Arc<Self> {
+        let (id, disk) = (fastrand::u128(..), Arc::clone(disk));
+        Arc::new(Self { id, length, by_range, disk, runs: Mutex::default(), stored: Mutex::default() })
+    }
+
+    /// A body that lies on disk, all of it or the slices that `has` says.
+    pub(crate) fn on_disk(length: u64, by_range: bool, disk: &Arc<OnDisk>, has: impl Fn(u64) -> bool) -> Arc<Self> {
+        let body = Self::new(length, by_range, disk);
+        {
+            let mut stored = body.stored();
+            (0..body.slices()).filter(|index| has(*index)).for_each(|index| stored.on_disk.set(index));
+        }
+        body
+    }
+
+    /// Its variant's place on disk.
+    pub(crate) fn place(&self) -> &Arc<OnDisk> {
+        &self.disk
+    }
+
+    /// How many slices it has.
+    pub(crate) fn slices(&self) -> u64 {
+        self.length.div_ceil(SLICE_BYTES)
     }
 
     /// The bytes of a slice, as offsets in the body.
@@ -67,21 +95,73 @@ impl Sliced {
         (BodyId::Page(self.id), index)
     }
 
-    /// Its variant is not stored any more: nothing that comes is stored either. Returns what was stored.
-    pub(crate) fn let_go(&self) -> BTreeSet<u64> {
-        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        self.kept.store(false, Ordering::Release);
-        std::mem::take(&mut stored)
+    /// Its variant is not stored any more: nothing that comes is stored either.
+    pub(crate) fn let_go(&self) {
+        self.stored().gone = true;
     }
 
-    /// Puts a slice into the store, unless its variant has left that.
-    fn keep(&self, node: &Node, index: u64, bytes: Bytes) {
-        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.kept.load(Ordering::Acquire) {
-            stored.insert(index);
-            drop(stored);
-            node.keep_slice(self.key(index), bytes);
+    /// The slices that may be in memory, which from now on count as gone from there.
+    pub(crate) fn leave_memory(&self) -> Vec<u64> {
+        std::mem::take(&mut self.stored().in_memory).all()
+    }
+
+    /// Whether a slice is stored, as far as that is known without a look at the disk.
+    pub(crate) fn has(&self, node: &Node, index: u64) -> bool {
+        node.has_slice(&self.key(index)) || (self.disk.entry().is_some() && self.stored().on_disk.has(index))
+    }
+
+    /// A slice was written to disk.
+    pub(crate) fn written(&self, index: u64) {
+        self.stored().on_disk.set(index);
+    }
+
+    /// Puts a slice into the store: on disk where its variant is, else in memory. False: it is not kept.
+    async fn keep(&self, node: &Node, index: u64, bytes: Bytes) -> bool {
+        if self.stored().gone {
+            return false;
         }
+        if let (Some(tier), Some(entry), Ok(number)) = (&node.disk, self.disk.entry(), u32::try_from(index)) {
+            let body = bytes.clone();
+            let written = tier.blocking(move |disk| disk.write_slice(entry, number, &[body])).await;
+            match written {
+                Some(Ok(())) => {
+                    self.written(index);
+                    return true;
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(index, %error, "a slice is kept in memory instead of on disk");
+                    if matches!(error, WriteError::Gone) {
+                        self.disk.lost();
+                    }
+                }
+                None => return false,
+            }
+        }
+        self.keep_in_memory(node, index, bytes)
+    }
+
+    fn keep_in_memory(&self, node: &Node, index: u64, bytes: Bytes) -> bool {
+        self.stored().in_memory.set(index);
+        node.keep_slice(self.key(index), bytes)
+    }
+
+    /// A stored slice.
+    async fn read(&self, node: &Node, opened: &mut Opened, index: u64) -> Option<Bytes> {
+        if let Some(bytes) = node.stored_slice(&self.key(index)) {
+            return Some(bytes);
+        }
+        let bytes = node.disk.as_ref()?.slice(&self.disk, opened, index).await;
+        match &bytes {
+            // Small bodies belong into memory; large ones are the business of the operating system's page cache.
+            Some(bytes) if self.length <= SLICE_BYTES => drop(self.keep_in_memory(node, index, bytes.clone())),
+            Some(_) => {}
+            None => self.stored().on_disk.clear(index),
+        }
+        bytes
+    }
+
+    fn stored(&self) -> MutexGuard<'_, Stored> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins a run over these bytes, the first of which begins a slice. Whoever is given it has to [pump](pump) it, or to end it.
@@ -109,6 +189,41 @@ impl Sliced {
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Run>>> {
         // The list is whole after every statement, so a panic elsewhere left nothing half done.
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A set of small numbers.
+#[derive(Default)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn at(&mut self, index: u64) -> Option<(&mut u64, u64)> {
+        let at = usize::try_from(index / 64).ok()?;
+        if self.0.len() <= at {
+            self.0.resize(at + 1, 0);
+        }
+        self.0.get_mut(at).map(|word| (word, 1 << (index % 64)))
+    }
+
+    fn set(&mut self, index: u64) {
+        if let Some((word, bit)) = self.at(index) {
+            *word |= bit;
+        }
+    }
+
+    fn clear(&mut self, index: u64) {
+        if let Some((word, bit)) = self.at(index) {
+            *word &= !bit;
+        }
+    }
+
+    fn has(&self, index: u64) -> bool {
+        let word = usize::try_from(index / 64).ok().and_then(|at| self.0.get(at));
+        word.is_some_and(|word| word & (1 << (index % 64)) != 0)
+    }
+
+    fn all(&self) -> Vec<u64> {
+        (0..self.0.len() as u64 * 64).filter(|index| self.has(*index)).collect()
     }
 }
 
@@ -179,8 +294,9 @@ impl Run {
         }
     }
 
-    /// Makes room in the window for the next slice. Nothing: nobody wants it.
-    async fn advance(&self, node: &Node) -> Option<Arc<Growing>> {
+    /// Makes room in the window for the next slice. Nothing: nobody wants it. `hurry`: what has passed can be had from the
+    /// store, and cannot be asked for again, so that nobody is waited for.
+    async fn advance(&self, node: &Node, hurry: bool) -> Option<Arc<Growing>> {
         let mut slow = std::pin::pin!(tokio::time::sleep(Duration::from_millis(LAGGARD_MS)));
         loop {
             let moved = self.moved.notified();
@@ -188,8 +304,11 @@ impl Run {
                 let mut state = self.lock();
                 let slowest = state.readers.values().min().copied();
                 // Before the first reader has come, what there is waits for it.
-                if slowest.is_none() && state.next_reader > 0 {
+                if slowest.is_none() && state.next_reader > 0 && !hurry {
                     return None;
+                }
+                if hurry && state.window.len() >= WINDOW_SLICES {
+                    state.window.pop_front();
                 }
                 while state.window.len() >= WINDOW_SLICES
                     && state.window.front().zip(slowest).is_some_and(|((first, _), slowest)| *first < slowest)
@@ -314,6 +433,7 @@ async fn copy(
     let mut at = run.bytes.start;
     let mut body = std::pin::pin!(body);
     let mut coming: Option<Arc<Growing>> = None;
+    let mut kept = true;
     while at < run.bytes.end {
         let frame = body.frame().await.ok_or("closed-early")?.map_err(|error| {
             let word = error.downcast_ref::<UpstreamError>().map_or("closed-early", UpstreamError::word);
@@ -324,7 +444,7 @@ async fn copy(
         while !bytes.is_empty() && at < run.bytes.end {
             let growing = match coming.take() {
                 Some(growing) => growing,
-                None => run.advance(node).await.ok_or("abandoned")?,
+                None => run.advance(node, !sliced.by_range && kept).await.ok_or("abandoned")?,
             };
             let index = at / SLICE_BYTES;
             let whole = sliced.bytes_of(index);
@@ -339,7 +459,7 @@ async fn copy(
             }
             growing.finish();
             if at == whole.end && stored {
-                sliced.keep(node, index, Bytes::from(growing.pieces().concat()));
+                kept = sliced.keep(node, index, Bytes::from(growing.pieces().concat())).await;
             }
         }
     }
@@ -359,6 +479,7 @@ pub(crate) struct SlicedReader<S> {
     source: S,
     seat: Option<Seat>,
     now: Option<crate::pull::growing::Reader>,
+    opened: Opened,
     failures: u32,
 }
 
@@ -368,7 +489,7 @@ const MAX_FAILURES: u32 = 3;
 impl<S: Source> SlicedReader<S> {
     /// A reader that begins runs by `source`.
     pub(crate) fn new(node: Arc<Node>, sliced: Arc<Sliced>, source: S) -> Self {
-        Self { node, sliced, source, seat: None, now: None, failures: 0 }
+        Self { node, sliced, source, seat: None, now: None, opened: Opened::default(), failures: 0 }
     }
 
     /// Some of the bytes from `at` on, which are wanted up to `end`.
@@ -419,7 +540,7 @@ impl<S: Source> SlicedReader<S> {
         {
             return None; // the run holds it for its readers
         }
-        let bytes = self.node.stored_slice(&self.sliced.key(index))?;
+        let bytes = self.sliced.read(&self.node, &mut self.opened, index).await?;
         self.seat = None;
         let from = usize::try_from(at - self.sliced.bytes_of(index).start).ok()?;
         let to = from.checked_add(usize::try_from(most).ok()?)?;
@@ -434,9 +555,12 @@ impl<S: Source> SlicedReader<S> {
                 let sliced = Arc::clone(&self.sliced);
                 let node = Arc::clone(&self.node);
                 let missing = || {
+                    if !sliced.by_range {
+                        return 0..sliced.length;
+                    }
                     // Up to the first slice that is stored already, or to the end of what is wanted.
                     let last = end.saturating_sub(1) / SLICE_BYTES;
-                    let stored = |index: &u64| node.has_slice(&sliced.key(*index));
+                    let stored = |index: &u64| sliced.has(&node, *index);
                     let stop = (index + 1..=last).find(stored).unwrap_or(last + 1);
                     sliced.bytes_of(index).start..sliced.bytes_of(stop - 1).end
                 };

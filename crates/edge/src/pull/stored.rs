@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 use http_cache::response::Terms;
 use http_cache::{ByteRange, NotStorable, vary};
 
+use crate::disk::OnDisk;
 use crate::marks::Began;
 use crate::pull::growing::Growing;
 use crate::pull::sliced::Sliced;
@@ -28,6 +29,8 @@ pub(crate) struct PageKey {
     /// See [`crate::node::HeadKey`].
     pub(crate) era: u64,
     pub(crate) zone: ZoneName,
+    /// See [`crate::pull::PullZone::fingerprint`].
+    pub(crate) fingerprint: u64,
     /// `host/path?query`: what purges name.
     pub(crate) url: Arc<str>,
     /// What else tells pages apart: port, scheme, keyed headers and cookies. Purges take all of them.
@@ -80,6 +83,8 @@ pub(crate) struct Variant {
     pub(crate) began: Began,
     /// The newest numbers up to which no purge is known to name it.
     pub(crate) checked: (AtomicU64, AtomicU64),
+    /// Where it lies on disk. Shared by all that have the same body.
+    pub(crate) on_disk: Arc<OnDisk>,
 }
 
 /// A part as a 206 announces it.
@@ -226,6 +231,17 @@ impl Variant {
         }
     }
 
+    /// From which second on it is of no use, not even stale or to be asked about.
+    pub(crate) fn useless_from_s(&self) -> Option<u32> {
+        let times = self.terms.storable;
+        if times.lifetime_s == 0 {
+            return None; // it lives by being asked about
+        }
+        let more_s = times.stale_while_revalidate_s.max(times.stale_if_error_s).saturating_add(times.lifetime_s);
+        let left_s = more_s.saturating_sub(self.terms.initial_age_s);
+        u32::try_from((self.answered_ms / 1_000).saturating_add(left_s)).ok()
+    }
+
     /// The bytes of a range, if all of them are here.
     pub(crate) fn bytes(&self, range: ByteRange) -> Option<Vec<Bytes>> {
         let Content::Parts(parts) = &self.content else { return None };
@@ -247,7 +263,8 @@ impl Variant {
             .sum();
         let tags: usize = self.tags.iter().map(|tag| tag.as_str().len() + size_of::<Tag>()).sum();
         let bytes: u64 = match &self.content {
-            Content::Growing(_) => 0, // counted by its fetch
+            // As much as it will be, so that it has its room when it is there.
+            Content::Growing(_) => self.length.unwrap_or(0),
             Content::Sliced(_) => size_of::<Sliced>() as u64, // its slices count by themselves
             Content::Parts(parts) => parts.iter().map(Part::length).sum(),
         };
@@ -267,6 +284,7 @@ impl Variant {
             answered_ms: self.answered_ms,
             tags: self.tags.clone(),
             began: self.began,
+            on_disk: Arc::clone(&self.on_disk),
             checked: (
                 AtomicU64::new(self.checked.0.load(Ordering::Acquire)),
                 AtomicU64::new(self.checked.1.load(Ordering::Acquire)),

@@ -14,6 +14,8 @@ use tokio::sync::Semaphore;
 /// A pull zone.
 pub(crate) struct PullZone {
     pub(crate) name: ZoneName,
+    /// Of everything in its policy that makes responses what they are: under another one nothing is found again.
+    pub(crate) fingerprint: u64,
     pub(crate) doc: PullDoc,
     /// The way to its origin, or why there is none.
     pub(crate) upstream: Result<Upstream, String>,
@@ -40,7 +42,7 @@ impl PullZones {
                 Some(old) if old.doc == **doc => Arc::clone(old),
                 _ => Arc::new(PullZone::new(zone.name.clone(), (**doc).clone())),
             };
-            if old.is_some_and(|old| makes_other_responses(&old.doc, doc)) {
+            if old.is_some_and(|old| old.fingerprint != made.fingerprint) {
                 outdated.push(zone.name.clone());
             }
             zones.insert(zone.name.clone(), made);
@@ -56,15 +58,15 @@ impl PullZones {
     }
 }
 
-/// Whether what is stored under `old` could be another thing under `new`.
-fn makes_other_responses(old: &PullDoc, new: &PullDoc) -> bool {
-    let what = |doc: &PullDoc| {
-        (
-            (doc.policy, doc.origin_host.clone(), doc.default_ttl_s, doc.rules.clone()),
-            (doc.key.clone(), doc.bypass.clone(), doc.strip_set_cookie, doc.request_headers.clone()),
-        )
-    };
-    what(old) != what(new)
+/// See [`PullZone::fingerprint`]. The same in every process, and in every version of this program that means the same by it.
+fn fingerprint(doc: &PullDoc) -> u64 {
+    let what = (
+        (doc.policy, &doc.origin_host, doc.default_ttl_s, &doc.rules),
+        (&doc.key, &doc.bypass, doc.strip_set_cookie, &doc.request_headers),
+    );
+    // What cannot be written has no bytes, and so one fingerprint, which is as good as any.
+    let text = serde_json::to_vec(&what).unwrap_or_default();
+    u64::from_le_bytes(blake3::hash(&text).as_bytes().first_chunk().copied().unwrap_or_default())
 }
 
 impl PullZone {
@@ -83,6 +85,7 @@ impl PullZone {
                 .collect()
         };
         Self {
+            fingerprint: fingerprint(&doc),
             upstream,
             tunnels: Arc::new(Semaphore::new(usize::try_from(doc.max_connections / 2).unwrap_or(1).max(1))),
             key_headers: doc.key.headers.iter().filter_map(|name| name.parse().ok()).collect(),

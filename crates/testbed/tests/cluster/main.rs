@@ -12,4 +12,5 @@ mod pulling;
 mod routing;
 mod scenarios;
 mod slices;
+mod tiers;
 mod wire;

@@ -53,7 +53,9 @@ async fn a_large_video_is_seekable_at_once_and_costs_what_is_watched() {
     assert_eq!(media.sent(), 3 * S);
     let beyond = front.range(&target, 20 * GIB, 20 * GIB).await;
     assert_eq!(beyond.status, StatusCode::RANGE_NOT_SATISFIABLE);
-    let several = front.ask(Method::GET, &target, &[("range", &format!("bytes={}-{},{}-", 15 * GIB, 15 * GIB + 1, 20 * GIB - 2))]).await;
+    let several = front
+        .ask(Method::GET, &target, &[("range", &format!("bytes={}-{},{}-", 15 * GIB, 15 * GIB + 1, 20 * GIB - 2))])
+        .await;
     assert_eq!((several.status, several.x_cache()), (StatusCode::PARTIAL_CONTENT, "HIT"));
     assert!(several.header("content-type").starts_with("multipart/byteranges"));
     assert_eq!(media.requests().len(), 3);

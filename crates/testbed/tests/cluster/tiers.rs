@@ -1,0 +1,124 @@
+//! Memory over disk: what comes back after a restart, and what does not.
+
+use std::path::Path;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use testbed::eventually;
+use testbed::front::{Front, FrontSettings};
+use testbed::media::{Media, content};
+
+const S: u64 = 1 << 20;
+
+async fn front(media: &Media, folder: &Path) -> Front {
+    Front::start(FrontSettings::with_disk(&media.url, folder)).await
+}
+
+/// Asks until the second-hit filter has let so many entries through, and they are written.
+async fn written(front: &Front, entries: f64) {
+    eventually("it is written to disk", || async { front.metric("littoral_edge_disk_admissions_total") >= entries })
+        .await;
+}
+
+async fn hit(front: &Front, target: &str, version: u64, length: u64) {
+    let answer = front.get(target).await;
+    assert_eq!(answer.x_cache(), "HIT", "{target}: {}", answer.header("cache-status"));
+    assert!(*answer.bytes() == content(target, version, 0..length), "{target}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_and_a_kill_leave_a_warm_cache() {
+    let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
+    let sizes = [0, 1, 900, S - 1, S, S + 1, 5 * S + 7];
+    let targets: Vec<(String, u64)> = ["ranged", "whole", "chunked"]
+        .iter()
+        .flat_map(|kind| sizes.iter().map(move |size| (format!("/{kind}/a/{size}"), *size)))
+        .collect();
+    let edge = front(&media, folder.path()).await;
+    for (target, size) in &targets {
+        for _ in 0..2 {
+            let answer = edge.get(target).await;
+            assert!(*answer.bytes() == content(target, 1, 0..*size), "{target}");
+        }
+    }
+    written(&edge, targets.len() as f64).await;
+    let asked = media.requests().len();
+    edge.kill().await;
+    let edge = front(&media, folder.path()).await;
+    for (target, size) in &targets {
+        hit(&edge, target, 1, *size).await;
+    }
+    edge.stop().await;
+    let edge = front(&media, folder.path()).await;
+    for (target, size) in &targets {
+        hit(&edge, target, 1, *size).await;
+        hit(&edge, target, 1, *size).await;
+    }
+    let range = edge.range("/ranged/a/5242887", 4 * S + 5, 5 * S + 6).await;
+    assert_eq!((range.status, range.x_cache()), (StatusCode::PARTIAL_CONTENT, "HIT"));
+    assert!(*range.bytes() == content("/ranged/a/5242887", 1, 4 * S + 5..5 * S + 7));
+    assert_eq!(media.requests().len(), asked, "nothing was asked for again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_purged_stays_purged() {
+    let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
+    let edge = front(&media, folder.path()).await;
+    let targets = [format!("/ranged/a/{}", 3 * S), "/whole/b/500".to_owned(), "/whole/c/500".to_owned()];
+    for target in targets.iter().chain(&targets) {
+        edge.get(target).await.bytes();
+    }
+    written(&edge, 3.0).await;
+    let purge: Method = "PURGE".parse().expect("method");
+    for target in &targets[..2] {
+        assert_eq!(edge.ask(purge.clone(), target, &[]).await.status, StatusCode::OK);
+    }
+    media.change();
+    edge.kill().await;
+    let edge = front(&media, folder.path()).await;
+    for target in &targets[..2] {
+        let answer = edge.get(target).await;
+        assert_eq!(answer.x_cache(), "MISS", "{target}");
+        let length = answer.bytes().len() as u64;
+        assert!(*answer.bytes() == content(target, 2, 0..length), "{target}");
+    }
+    hit(&edge, &targets[2], 1, 500).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_marks_everything_is_asked_about_and_nothing_thrown_away() {
+    let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
+    let edge = front(&media, folder.path()).await;
+    let target = format!("/ranged/a/{}", 3 * S);
+    edge.get(&target).await.bytes();
+    edge.get(&target).await.bytes();
+    written(&edge, 1.0).await;
+    edge.stop().await;
+    for name in ["marks.snapshot", "marks.log"] {
+        let _ = std::fs::remove_file(folder.path().join("state").join(name));
+    }
+    let sent = media.sent();
+    let edge = front(&media, folder.path()).await;
+    let answer = edge.get(&target).await;
+    assert_eq!(answer.x_cache(), "REVALIDATED", "{}", answer.header("cache-status"));
+    assert!(*answer.bytes() == content(&target, 1, 0..3 * S));
+    assert_eq!(media.sent(), sent, "a 304 has no body");
+    hit(&edge, &target, 1, 3 * S).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_origin_confirms_keeps_its_place_on_disk() {
+    let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
+    media.cache_control("max-age=10");
+    let edge = front(&media, folder.path()).await;
+    edge.get("/whole/a/500").await.bytes();
+    edge.get("/whole/a/500").await.bytes();
+    written(&edge, 1.0).await;
+    edge.advance(Duration::from_secs(20));
+    media.advance(20);
+    assert_eq!(edge.get("/whole/a/500").await.x_cache(), "REVALIDATED");
+    edge.stop().await;
+    let edge = front(&media, folder.path()).await;
+    edge.advance(Duration::from_secs(25));
+    hit(&edge, "/whole/a/500", 1, 500).await;
+}
