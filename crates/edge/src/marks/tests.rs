@@ -483,3 +483,66 @@ fn wherever_a_log_ends_nothing_is_clean_that_was_purged() {
         }
     }
 }
+
+#[test]
+#[ignore]
+fn measure() {
+    let folder = tempfile::TempDir::new_in("/work").expect("folder");
+    let ms = |since: Instant| since.elapsed().as_secs_f64() * 1e3;
+    let marks = open(&folder);
+    let started = Instant::now();
+    for chunk in 0..250_u64 {
+        let pages = |kind: &str| (0..1_000).map(|n| ZonePage { zone: zone(), url: format!("www.example.org/{kind}/{chunk}/{n}") }).collect::<Vec<_>>();
+        marks.apply(&event(chunk + 1, PurgeTargets { pages: pages("e"), ..PurgeTargets::default() }));
+        marks.mark(PurgeTargets { pages: pages("l"), ..PurgeTargets::default() });
+        marks.settle(FULL_LOG_BYTES).expect("kept");
+    }
+    eprintln!("500,000 marks in batches of 2,000, synced: {:.1} ms", ms(started));
+    let started = Instant::now();
+    let bytes = marks.state.read().expect("state").encode(&[0; 32], 1);
+    eprintln!("encode {} bytes: {:.1} ms", bytes.len(), ms(started));
+    lock(&marks.journal).as_mut().expect("j").health = Health::Distrusted;
+    let started = Instant::now();
+    marks.settle(0).expect("kept");
+    eprintln!("snapshot and new log: {:.1} ms", ms(started));
+    drop(marks);
+    for _ in 0..3 {
+        let started = Instant::now();
+        let marks = open(&folder);
+        eprintln!("open with an empty log: {:.1} ms, {} marks", ms(started), marks.state.read().expect("s").events.len() * 2);
+    }
+    let marks = open(&folder);
+    let mut appends = Vec::new();
+    for n in 0..40_000_u32 {
+        let url = format!("www.example.org/n/{n}");
+        let started = Instant::now();
+        marks.mark(PurgeTargets { pages: vec![ZonePage { zone: zone(), url }], ..PurgeTargets::default() });
+        appends.push(started.elapsed().as_secs_f64() * 1e6);
+    }
+    appends.sort_by(f64::total_cmp);
+    eprintln!("append us p50 {:.1} p99 {:.1} max {:.0}", appends[20_000], appends[39_600], appends[39_999]);
+    let mut syncs = Vec::new();
+    for n in 0..2_000_u32 {
+        let url = format!("www.example.org/s/{n}");
+        let started = Instant::now();
+        marks.mark(PurgeTargets { pages: vec![ZonePage { zone: zone(), url }], ..PurgeTargets::default() });
+        marks.settle(FULL_LOG_BYTES).expect("kept");
+        syncs.push(ms(started));
+    }
+    syncs.sort_by(f64::total_cmp);
+    eprintln!("append and sync ms p50 {:.2} p99 {:.2} max {:.1}", syncs[1_000], syncs[1_980], syncs[1_999]);
+    drop(marks);
+    let started = Instant::now();
+    let marks = open(&folder);
+    eprintln!("open with a log of {} bytes: {:.1} ms", lock(&marks.journal).as_ref().and_then(|j| j.log.as_ref()).expect("l").end, ms(started));
+    let tags: Vec<api::Tag> = (0..10).map(|n| format!("tag-{n}").parse().expect("tag")).collect();
+    let (zone, began, page) = (zone(), marks.began(), String::from("www.example.org/some/where/in/the/shop.html?q=1"));
+    for tags in [&[][..], &tags] {
+        let started = Instant::now();
+        let mut worst = Verdict::Clean;
+        for _ in 0..1_000_000 {
+            worst = worst.max(marks.verdict(Identity { at: Some((&zone, At::Page(&page))), id: None, tags }, began));
+        }
+        eprintln!("verdict with {} tags: {:.0} ns {worst:?}", tags.len(), ms(started));
+    }
+}
