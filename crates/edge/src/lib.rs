@@ -152,6 +152,10 @@ impl Edge {
         let marks = Marks::open(&data_dir, (config.clock)(), metrics.marks.clone());
         let node = Arc::new(node::Node::new(config, Some(control), http, metrics, marks));
         sync::resume(&node, &folder);
+        if node.view().is_some() {
+            // What has happened since it ended is not known yet. It is away when control turns out not to answer.
+            node.link.send_replace(node::Link::CatchingUp);
+        }
         Ok(Self { node, control: Some(ControlJobs { client, token, folder, heartbeat_ms }) })
     }
 
