@@ -194,6 +194,10 @@ impl Edge {
         let marks = Marks::open(&data_dir, (config.clock)(), metrics.marks.clone());
         let node = Arc::new(node::Node::new(config, Some(control), http, metrics, marks, disk));
         sync::resume(&node, &folder);
+        if node.view().is_some() {
+            // What has happened since it ended is not known yet. It is away when control turns out not to answer.
+            node.link.send_replace(node::Link::CatchingUp);
+        }
         Ok(Self { node, control: Some(ControlJobs { client, token, folder, heartbeat_ms }) })
     }
 
@@ -270,4 +274,62 @@ impl Edge {
 
 fn check_memory(given: u64) -> Result<(), EdgeError> {
     if given < MIN_MEMORY_BYTES { Err(EdgeError::Memory { given }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::marks::Began;
+    use crate::purges::{At, Identity, Verdict};
+    use api::{PullDoc, PurgeTargets, ZonePage};
+
+    const URL: &str = "h/x";
+
+    fn alone(state_dir: Option<PathBuf>, default_ttl_s: u32) -> Edge {
+        let pull = PullDoc { default_ttl_s: Some(default_ttl_s), ..PullDoc::new(Vec::new()) };
+        let zone = ZoneDoc { pull: Some(Box::new(pull)), ..ZoneDoc::new("shop".parse().expect("zone")) };
+        let (name, limits) = ("edge".parse().expect("name"), ServerLimits::default());
+        let clock: Clock = Arc::new(|| 1_000);
+        let config = StandaloneConfig { zone, name, memory_bytes: MIN_MEMORY_BYTES, state_dir, limits, clock };
+        Edge::standalone(config, &EdgeMetrics::new(&mut prometheus_client::registry::Registry::default()))
+            .expect("edge")
+    }
+
+    fn verdict(edge: &Edge, url: &str, began: Began) -> Verdict {
+        let zone = "shop".parse().expect("zone");
+        edge.node.marks.verdict(Identity { at: Some((&zone, At::Page(url))), id: None, tags: &[] }, began)
+    }
+
+    #[tokio::test]
+    async fn an_edge_alone_knows_after_a_restart_what_was_purged_and_that_its_policy_has_changed() {
+        let folder = tempfile::tempdir().expect("folder");
+        let state = || Some(folder.path().join("state"));
+        let edge = alone(state(), 60);
+        let (began, era) = (edge.node.marks.began(), edge.node.marks.era());
+        let page = ZonePage { zone: "shop".parse().expect("zone"), url: URL.to_owned() };
+        edge.node.marks.mark(PurgeTargets { pages: vec![page], ..PurgeTargets::default() });
+
+        let edge = alone(state(), 60);
+        assert!(edge.view().trusted());
+        assert_eq!(edge.node.marks.era(), era);
+        assert_eq!((verdict(&edge, URL, began), verdict(&edge, "h/y", began)), (Verdict::Hard, Verdict::Clean));
+        for _ in 0..2 {
+            let edge = alone(state(), 61);
+            assert_eq!(edge.node.marks.era(), era);
+            assert_eq!(verdict(&edge, "h/y", began), Verdict::Hard, "made under another policy");
+        }
+
+        std::fs::remove_file(folder.path().join("state/marks.snapshot")).expect("removed");
+        let edge = alone(state(), 61);
+        assert_eq!((edge.node.marks.era(), verdict(&edge, "h/z", began)), (era, Verdict::Unknown));
+
+        // Without its configuration it cannot tell what its zone was like.
+        std::fs::remove_file(folder.path().join("state/snapshot.json")).expect("removed");
+        assert_ne!(alone(state(), 61).node.marks.era(), era);
+    }
+
+    #[tokio::test]
+    async fn an_edge_without_a_folder_begins_anew_each_time() {
+        assert_ne!(alone(None, 60).node.marks.era(), alone(None, 60).node.marks.era());
+    }
 }

@@ -327,7 +327,10 @@ impl Marks {
             upkeep.retry_at = match kept {
                 Ok(()) => None,
                 Err(error) => {
-                    tracing::warn!(folder = %folder.display(), %error, "cannot write the state of the marks; trying again");
+                    // Said once, not at every try.
+                    if upkeep.retry_at.is_none() {
+                        tracing::warn!(folder = %folder.display(), %error, "cannot write the state of the marks; trying again");
+                    }
                     Some(Instant::now() + Duration::from_millis(RETRY_MS))
                 }
             };

@@ -1,5 +1,7 @@
 //! Staying in step with control: joining, catching up, applying events, acknowledging them, reporting placements.
 //!
+//! An edge that starts again begins as [`Link::CatchingUp`], too: its disk may hold what has been purged while it was down.
+//!
 //! One session: join (control answers with the configuration) → from here on, what is stored may be behind, so the link is
 //! [`Link::CatchingUp`] → open the event stream after the last applied number → apply everything up to the head that the
 //! stream began with → [`Link::Live`]. Whatever goes wrong ends the session; the link is [`Link::Away`] and the edge

@@ -55,7 +55,7 @@ pub(super) struct Journal {
     /// Where records go; nothing: they cannot be written.
     pub(super) log: Option<Log>,
     /// The log that was made last, to be voided.
-    last: Option<Arc<File>>,
+    pub(super) last: Option<Arc<File>>,
     /// Of the log that was made last.
     generation: u64,
     /// Of the snapshot on the disk.

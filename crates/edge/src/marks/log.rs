@@ -13,7 +13,8 @@
 //! in the file (8 bytes each) and the bytes themselves: nothing from another log, or from elsewhere in this one, has the
 //! right one. Whatever is not as described is damage, and a damaged log is not used at all: marks that are missing cannot
 //! be told from marks that never were. That holds for the last record, too. It is whole after any end of the process but
-//! one in the midst of a write of several pages, and then everything is revalidated once.
+//! one in the midst of a write of several pages, and then everything is revalidated once. What cannot be seen is a disk that
+//! has lost whole writes after it had confirmed them.
 
 use std::fs::File;
 use std::io::{self, Write as _};

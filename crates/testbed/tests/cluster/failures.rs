@@ -140,8 +140,9 @@ async fn an_edge_of_another_catalog_starts_over() {
     first
         .shut_down_keeping(|| {
             std::fs::create_dir_all(&to).expect("folder");
-            for name in ["snapshot.json", "applied.json"] {
-                std::fs::copy(from.join(name), to.join(name)).expect(name);
+            for entry in std::fs::read_dir(&from).expect("its folder") {
+                let name = entry.expect("entry").file_name();
+                std::fs::copy(from.join(&name), to.join(&name)).expect("copied");
             }
         })
         .await;
@@ -152,4 +153,24 @@ async fn an_edge_of_another_catalog_starts_over() {
     second.put("x", "newer").await;
     assert_eq!(second.get(&format!("{}/x", second.edge_url("a"))).await.text(), "newer");
     assert!(applied > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_edge_has_acknowledged_it_knows_after_it_was_killed() {
+    let mut cluster = Cluster::with(two_edges()).await;
+    cluster.put("a", "x").await;
+    let applied = cluster.put("a", "y").await.event;
+    let folder = cluster.folder().join("edges/near");
+    // With control gone, the edge itself is the only one that could tell it.
+    cluster.kill("edge near").await;
+    cluster.kill("control").await;
+    cluster.start_edge("near@0,0").await;
+    let view = cluster.edge_view("near");
+    assert!(view.ready() && view.trusted() && view.applied() >= applied, "{}", view.applied());
+    // Without its marks it goes on as well, with nothing of what was stored before to be trusted.
+    cluster.kill("edge near").await;
+    std::fs::remove_file(folder.join("marks.snapshot")).expect("removed");
+    cluster.start_edge("near@0,0").await;
+    let view = cluster.edge_view("near");
+    assert!(view.ready() && view.trusted());
 }
