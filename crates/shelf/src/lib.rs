@@ -6,6 +6,7 @@
 pub mod bounded;
 pub mod memory;
 pub mod policy;
+pub mod simulate;
 
 pub use bounded::{Bounded, Class, Counters, Facts, Insertion, Terms};
 pub use memory::{Cursor, Memory};
