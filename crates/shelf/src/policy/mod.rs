@@ -17,6 +17,8 @@ pub(crate) mod nodes;
 mod s3fifo;
 mod sieve;
 mod sketch;
+#[cfg(test)]
+mod tests;
 
 pub use choice::{Objective, ObjectiveError, PolicyChoice, PolicyChoiceError, PolicyName, PolicyNameError};
 
