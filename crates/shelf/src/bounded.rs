@@ -11,6 +11,9 @@
 //! insertions; the counts are halved every [`DECAY_REQUESTS`]): a scan through one class cannot push out the others. What
 //! one class does not use, the others may.
 
+#[cfg(test)]
+mod tests;
+
 use std::hash::Hash;
 use std::ops::Add;
 
