@@ -286,9 +286,9 @@ mod tests {
 
     #[test]
     fn it_is_near_what_whole_tiers_do() {
-        let trace = zipf(0.9, 30_000, 120_000, 7);
+        let trace = zipf(0.9, 30_000, 80_000, 7);
         let footprint_bytes: u64 = 30_000 * 2_000;
-        for choice in ["lru", "sieve", "gdsf", "lfu", "auto"] {
+        for choice in ["lru", "gdsf", "auto"] {
             let (requests, bytes) = points_apart(choice, footprint_bytes / 10, &trace);
             assert!(requests < 2.0 && bytes < 5.0, "{choice}: {requests:.1} and {bytes:.1} points");
         }
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn in_a_large_tier_fewer_keys_are_sampled_and_memory_is_bounded() {
-        let trace = zipf(0.7, 400_000, 400_000, 8);
+        let trace = zipf(0.7, 400_000, 200_000, 8);
         let curve = Curve::new(u64::MAX, PolicyChoice::default(), 0);
         assert!((curve.rate() - 0.25).abs() < 0.001);
         let mut seen = HashSet::new();
@@ -314,15 +314,20 @@ mod tests {
 
     #[test]
     fn what_was_long_ago_is_forgotten() {
-        let curve = Curve::new(1 << 30, "lru".parse().unwrap(), 0);
+        let curve = Curve::new(2_000, "lru".parse().unwrap(), 0);
         assert_eq!(curve.ratios().map(|point| point.request_hit_ratio), [0.0; 4]);
-        // Misses alone, then hits alone.
-        let of_both = WINDOW_REQUESTS * 4;
-        (0..of_both / 2).for_each(|id| curve.record(hash(id), 1, false));
-        assert!(curve.ratios().iter().all(|point| point.request_hit_ratio < 0.001));
-        for round in 0..of_both * 3 {
-            curve.record(hash(of_both + round % 400), 1, true);
+        let sampled = || (0..).filter(|id| place(hash(*id)) <= MAX_THRESHOLD);
+        // Misses alone for a window, then hits alone for two.
+        let (misses, hot) = (sampled().take(WINDOW_REQUESTS as usize), sampled().take(50).collect::<Vec<u64>>());
+        misses.for_each(|id| curve.record(hash(id), 1, false));
+        assert!(curve.ratios().iter().all(|point| point.request_hit_ratio == 0.0));
+        for id in hot.iter().cycle().take(2 * WINDOW_REQUESTS as usize) {
+            curve.record(hash(*id), 1, true);
         }
-        assert!(curve.ratios().iter().all(|point| point.request_hit_ratio > 0.9), "{:?}", curve.ratios());
+        // A half of the misses' window was forgotten at its end, a half of the rest at the end of each of the others:
+        // 1/8 of it is left, beside 1/4 and 1/2 of those with hits.
+        for point in curve.ratios() {
+            assert!((point.request_hit_ratio - 6.0 / 7.0).abs() < 0.01, "{point:?}");
+        }
     }
 }

@@ -135,7 +135,7 @@ mod tests {
     /// What is known of the policies, on a trace in which sizes do not depend on popularity.
     #[test]
     fn policies_do_as_well_as_they_are_known_to() {
-        let trace = zipf(0.8, 10_000, 100_000, 1);
+        let trace = zipf(0.8, 10_000, 40_000, 1);
         let limit_bytes = 10_000 * 2_000 / 20;
         let misses = |choice| replay(limit_bytes, choice, &trace).request_miss_ratio();
         let bytes = |choice| replay(limit_bytes, choice, &trace).byte_miss_ratio();
