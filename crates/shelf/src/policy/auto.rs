@@ -123,8 +123,8 @@ impl Auto {
         self.held.get(place).filter(|held| held.slot == slot).map(|_| place)
     }
 
-    /// The least dense of some entries. What comes next to it is the pool for the next time.
-    fn choose(&mut self, nodes: &Nodes) -> Option<Held> {
+    /// The least dense of some entries, with their densities. All but the first are the pool for the next time.
+    fn choose(&mut self, nodes: &Nodes) -> Least {
         let mut least = Least::new();
         for slot in std::mem::replace(&mut self.pool, [NONE; POOL]) {
             if let Some(held) = self.place(nodes, slot).and_then(|place| self.held.get(place)) {
@@ -141,12 +141,10 @@ impl Auto {
             let held = *held;
             least.add(self.density(&held), held);
         }
-        let mut chosen = least.items.into_iter().flatten().map(|(_, held)| held);
-        let first = chosen.next();
-        for (place, held) in self.pool.iter_mut().zip(chosen) {
+        for (place, (_, held)) in self.pool.iter_mut().zip(least.items.iter().flatten().skip(1)) {
             *place = held.slot;
         }
-        first
+        least
     }
 
     /// Takes an entry out, and remembers it as a ghost.
@@ -166,21 +164,29 @@ impl Auto {
 }
 
 impl Order for Auto {
-    fn admit(&mut self, nodes: &Nodes, hash: u64, bytes: u64, _room_bytes: u64) -> bool {
-        let Some(victim) = self.choose(nodes) else { return true };
-        self.chosen = victim.slot;
+    fn admit(&mut self, nodes: &Nodes, hash: u64, bytes: u64, room_bytes: u64) -> bool {
+        let least = self.choose(nodes);
+        self.chosen = least.items.first().and_then(|item| *item).map_or(NONE, |(_, held)| held.slot);
         let record = match self.ghosts.find(hash) {
             Some(record) => record.used(self.now, bytes),
             None => Record::new(self.now, bytes),
         };
-        let newcomer = Held { slot: NONE, bytes: bytes.max(1) as f32, record };
-        if self.density(&newcomer) >= self.density(&victim) {
-            return true;
+        let density = self.density(&Held { slot: NONE, bytes: bytes.max(1) as f32, record });
+        // It must be worth more than each that would leave for it, as far as these are known.
+        let mut lacking_bytes = self.bytes.saturating_add(bytes).saturating_sub(room_bytes) as f64;
+        for (other, held) in least.items.iter().flatten() {
+            if density < *other {
+                self.tick();
+                let record = self.arrives(hash, bytes);
+                self.remember(hash, record);
+                return false;
+            }
+            lacking_bytes -= f64::from(held.bytes);
+            if lacking_bytes <= 0.0 {
+                break;
+            }
         }
-        self.tick();
-        let record = self.arrives(hash, bytes);
-        self.remember(hash, record);
-        false
+        true
     }
 
     fn insert(&mut self, nodes: &mut Nodes, slot: u32, _room_bytes: u64) {
@@ -221,7 +227,7 @@ impl Order for Auto {
         let chosen = std::mem::replace(&mut self.chosen, NONE);
         let slot = match self.place(nodes, chosen) {
             Some(_) => chosen,
-            None => self.choose(nodes)?.slot,
+            None => self.choose(nodes).items.first().and_then(|item| *item)?.1.slot,
         };
         self.leave(nodes, slot);
         Some(slot)

@@ -15,9 +15,9 @@
 use super::record::Record;
 
 /// Requests between two adjustments: a few microseconds of work each.
-const FIT_REQUESTS: u32 = 512;
+const FIT_REQUESTS: u32 = 128;
 /// What is left of a count at each adjustment: half of it is gone after 23 of them, or 12,000 requests.
-const FIT_KEEP: f64 = 0.97;
+const FIT_KEEP: f64 = 0.9925;
 /// Uses and expected uses that each level is taken to have had already: what is seen less often than this moves little.
 const PRIOR_USES: f64 = 8.0;
 /// A level is not moved by more than this factor at once.
@@ -69,7 +69,7 @@ impl<const LEVELS: usize> Factor<LEVELS> {
     fn fit(&mut self) {
         for level in &mut self.levels {
             let ratio = (level.used + PRIOR_USES) / (level.expected + PRIOR_USES);
-            let step = ratio.sqrt().clamp(1.0 / STEP_MOST, STEP_MOST);
+            let step = ratio.sqrt().sqrt().clamp(1.0 / STEP_MOST, STEP_MOST);
             level.value = (level.value * step).clamp(1.0 / LEVEL_MOST, LEVEL_MOST);
             level.expected *= step * FIT_KEEP;
             level.used *= FIT_KEEP;
