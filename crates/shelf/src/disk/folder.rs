@@ -80,6 +80,7 @@ pub(crate) struct Counters {
     pub(crate) written_bytes: AtomicU64,
     pub(crate) write_errors: AtomicU64,
     pub(crate) refused: AtomicU64,
+    pub(crate) forgotten: AtomicU64,
     pub(crate) flaws: [AtomicU64; Flaw::ALL.len()],
 }
 
@@ -251,6 +252,7 @@ impl Folder {
         let vanished = matches!(self.files.is_there(&self.path.join(MARKER)), Ok(false));
         if vanished {
             self.index().clear();
+            *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
             self.set_state(FolderState::Gone("its files are not there".into()));
         }
         vanished

@@ -5,9 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
 use super::*;
+use super::scan::Scan;
 use tempfile::TempDir;
 
+mod crash;
+mod damage;
+mod fixture;
 mod life;
+mod model;
+mod restart;
+mod trouble;
 
 pub(super) const MIB: u64 = 1 << 20;
 
@@ -57,7 +64,7 @@ impl Bench {
     /// What the folders' threads do every two seconds.
     pub(super) fn scan(&self, disk: &Disk) {
         for folder in &disk.folders {
-            disk.look_after(folder, true);
+            disk.look_after(folder, Scan::Going);
         }
     }
 
@@ -100,4 +107,19 @@ pub(super) fn bytes(length: u64, seed: u64) -> Bytes {
 pub(super) fn flaws(disk: &Disk) -> Vec<(Flaw, u64)> {
     let folders = disk.stats().folders;
     folders.iter().flat_map(|folder| folder.flaws).filter(|(_, count)| *count > 0).collect()
+}
+
+/// The parts of a body that its slices are.
+pub(super) fn cut(body: &Bytes) -> Vec<Bytes> {
+    let count = slices(body.len() as u64) as usize;
+    (0..count).map(|n| body.slice(n * MIB as usize..body.len().min((n + 1) * MIB as usize))).collect()
+}
+
+/// A large entry with all its slices.
+pub(super) fn store(disk: &Disk, new: &New, body: &Bytes) -> Result<EntryId, WriteError> {
+    let id = disk.create(new, Some(body.len() as u64), 0)?;
+    for (number, slice) in (0..).zip(cut(body)) {
+        disk.write_slice(id, number, &[slice])?;
+    }
+    Ok(id)
 }
