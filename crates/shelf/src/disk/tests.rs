@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
-use super::*;
 use super::scan::Scan;
+use super::*;
 use tempfile::TempDir;
 
 mod crash;

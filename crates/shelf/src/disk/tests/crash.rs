@@ -10,7 +10,7 @@ fn live(disk: &Disk) {
     let _ = disk.write(&new("first"), &[bytes(5000, 1)]);
     let large = disk.create(&new("large"), Some(2 * MIB + 5), 0);
     if let Ok(id) = large {
-        for (number, slice) in (0..).zip(cut(&bytes(2 * MIB + 5, 2))).rev() {
+        for (number, slice) in (0..3_u32).zip(cut(&bytes(2 * MIB + 5, 2))).rev() {
             let _ = disk.write_slice(id, number, &[slice]);
         }
     }
@@ -23,7 +23,9 @@ fn live(disk: &Disk) {
         }
         let _ = disk.finish(id, MIB + 9);
     }
-    disk.find(new("first").key_hash).into_iter().for_each(|id| drop(disk.remove(id).then_some(())));
+    for id in disk.find(new("first").key_hash) {
+        disk.remove(id);
+    }
     let _ = disk.write(&new("last"), &[bytes(100, 4)]);
     disk.close();
 }

@@ -122,7 +122,10 @@ fn a_damaged_large_entry_goes_as_a_whole() {
     let cases: [(Damage, Flaw); 5] = [
         (|file, _| fs::remove_file(file).expect("removed"), Flaw::Missing),
         (|file, _| fs::File::options().write(true).open(file).expect("open").set_len(MIB).expect("cut"), Flaw::Length),
-        (|file, _| fs::File::options().write(true).open(file).expect("open").set_len(9 * MIB).expect("cut"), Flaw::Length),
+        (
+            |file, _| fs::File::options().write(true).open(file).expect("open").set_len(9 * MIB).expect("cut"),
+            Flaw::Length,
+        ),
         (|file, _| overwrite(file, 141, b"!"), Flaw::Head),
         (|file, other| fs::rename(other, file).expect("renamed"), Flaw::Swapped),
     ];

@@ -114,7 +114,7 @@ fn run(ops: Vec<Op>) {
                 model.bodies.insert(model.last, (key, bytes(length, model.last)));
                 let before = disk.find(name(key).key_hash);
                 if disk.write(&New { stamp, ..name(key) }, &[bytes(length, model.last)]).is_ok() {
-                    before.into_iter().for_each(|id| drop(disk.remove(id).then_some(())));
+                    before.into_iter().for_each(|id| assert!(disk.remove(id) || disk.head(id).is_err()));
                 }
             }
             Op::Large { key, length, missing } => {

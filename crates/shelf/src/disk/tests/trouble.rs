@@ -30,7 +30,8 @@ fn a_failed_write_takes_the_folder_out_of_use_for_writing_until_a_probe_succeeds
         let old = store(&disk, &new("old"), &bytes(2 * MIB, 1)).expect("stored");
         bench.faults.add(rule(operation, failure, ALWAYS));
         for large in [false, true] {
-            let result = if large { store(&disk, &new("new"), &bytes(2 * MIB, 2)) } else { disk.write(&new("new"), &[]) };
+            let result =
+                if large { store(&disk, &new("new"), &bytes(2 * MIB, 2)) } else { disk.write(&new("new"), &[]) };
             assert!(matches!(result, Err(WriteError::Io(_) | WriteError::OutOfUse)), "{context}: {result:?}");
         }
         let stats = &disk.stats().folders[0];
