@@ -95,7 +95,7 @@ fn a_write_that_is_torn_is_found() {
     let body = bytes(20_000, 1);
     for length in [0, 100, 136, 300, 4096, 12_288, 20_000] {
         for zeros in [false, true] {
-            let id = disk.write(&new("a"), &[body.clone()]).expect("stored");
+            let id = disk.write(&new("a"), std::slice::from_ref(&body)).expect("stored");
             let path = entry_files(&bench.path(0)).remove(0);
             let mut file = fs::read(&path).expect("a file");
             file[length..].fill(0);

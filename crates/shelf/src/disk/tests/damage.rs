@@ -22,12 +22,12 @@ fn every_flipped_bit_of_a_small_entry_is_found() {
     let body = bytes(300, 1);
     let disk = bench.open();
     let size = {
-        disk.write(&new("a"), &[body.clone()]).expect("stored");
+        disk.write(&new("a"), std::slice::from_ref(&body)).expect("stored");
         fs::metadata(&entry_files(&bench.path(0))[0]).expect("a file").len()
     };
     for at in 0..size as usize {
         disk.find(new("a").key_hash).into_iter().for_each(|id| assert!(disk.remove(id)));
-        let id = disk.write(&new("a"), &[body.clone()]).expect("stored");
+        let id = disk.write(&new("a"), std::slice::from_ref(&body)).expect("stored");
         edit(&entry_files(&bench.path(0))[0], |bytes| bytes[at] ^= 1 << (at % 8));
         let before: u64 = flaws(&disk).iter().map(|(_, count)| count).sum();
         let result = disk.head_and_first(id);

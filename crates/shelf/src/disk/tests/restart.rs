@@ -12,7 +12,7 @@ fn kill(disk: Arc<Disk>) {
 fn fill(disk: &Disk) -> Vec<(New, Bytes)> {
     let mut all: Vec<_> = (0..30_u64).map(|n| (new(&n.to_string()), bytes(n * 300, n))).collect();
     for (new, body) in &all {
-        disk.write(new, &[body.clone()]).expect("stored");
+        disk.write(new, std::slice::from_ref(body)).expect("stored");
     }
     all.push((new("large"), bytes(2 * MIB + 7, 99)));
     store(disk, &all[30].0, &all[30].1).expect("stored");
