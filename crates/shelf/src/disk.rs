@@ -202,13 +202,30 @@ impl Disk {
                 return Err(OpenError::Twice(one.path));
             }
             let folder = Folder::new(number, one, config.choice, Files::new(number, config.faults.clone()));
-            match folder.settle() {
-                Err(Unusable::InUse) => return Err(OpenError::InUse(folder.path)),
-                Err(Unusable::Io(error)) => folder.set_state(FolderState::Gone(error.to_string())),
-                Ok(()) => scan::start(&folder, (config.clock)()),
-            }
             folders.push(folder);
         }
+        let now_ms = (config.clock)();
+        let start = |folder: &Folder| match folder.settle() {
+            Err(Unusable::InUse) => Err(OpenError::InUse(folder.path.clone())),
+            Err(Unusable::Io(error)) => {
+                folder.set_state(FolderState::Gone(error.to_string()));
+                Ok(())
+            }
+            Ok(()) => {
+                scan::start(folder, now_ms);
+                Ok(())
+            }
+        };
+        // Side by side, so that a slow disk, or a large one, does not keep the others waiting.
+        std::thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for folder in &folders {
+                let thread = std::thread::Builder::new().spawn_scoped(scope, move || start(folder));
+                threads.push(thread.map_err(|error| OpenError::Thread { path: folder.path.clone(), error })?);
+            }
+            // A thread that panicked has left its folder as not opened; there is nothing to add to that.
+            threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Ok(())))
+        })?;
         Ok(Self {
             folders,
             clock: config.clock,

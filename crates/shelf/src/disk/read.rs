@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -442,10 +443,15 @@ fn read_slice(
     Ok(Some(slice.into()))
 }
 
-/// What the index is to know of a file; `None` where it is not one of ours, `Flaw` where it should have been.
-pub(crate) fn record_of(files: &Files, folder: &Folder, name: Name) -> Result<Option<Record>, Trouble> {
+/// What the index is to know of a file; `None` where it is not there any more.
+pub(crate) fn record_of(
+    folder: &Folder,
+    name: Name,
+    open: impl FnOnce(&Path) -> io::Result<File>,
+) -> Result<Option<Record>, Trouble> {
+    let files = &folder.files;
     let Some(nonce) = NonZeroU64::new(name.nonce) else { return Err(Flaw::Format.into()) };
-    let file = match files.open(&folder.path_of(name)) {
+    let file = match open(&folder.path_of(name)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         result => result?,
     };

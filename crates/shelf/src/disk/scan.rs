@@ -8,9 +8,10 @@
 
 use std::io;
 use std::sync::Weak;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::files::is_shortage;
 use super::folder::{Counters, FANS, Folder, Unusable};
 use super::format::{KeyHash, Name};
 use super::index::{UNSEEN, WHOLE};
@@ -19,6 +20,10 @@ use super::{Disk, EntryId, FolderState, PROBE_MS, SNAPSHOT_MS, Stop, seconds, sn
 
 /// Records looked at under one lock.
 const PAGE: usize = 4096;
+/// Threads that scan a folder: a disk does several reads at once sooner than one after the other.
+const SCANNERS: usize = 4;
+/// Folders of entries that cannot be listed before the scan gives up for now.
+const MAX_FAILURES: usize = 16;
 
 /// How far the scan of a folder is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +72,7 @@ pub(crate) fn tend(disk: &Weak<Disk>, stop: &Stop, number: usize) {
             let Some(folder) = disk.folders.get(number) else { return };
             scan = disk.look_after(folder, scan);
             let changes = folder.index().changes;
-            if scan == Scan::Done && changes != saved && saved_at.elapsed() >= Duration::from_millis(SNAPSHOT_MS) {
+            if scan != Scan::Going && changes != saved && saved_at.elapsed() >= Duration::from_millis(SNAPSHOT_MS) {
                 save(folder);
                 (saved_at, saved) = (Instant::now(), changes);
             }
@@ -125,16 +130,36 @@ impl Disk {
     /// Scans a folder, as much as it can until it is to be looked after again; says whether it came to the end.
     fn scan(&self, folder: &Folder) -> Scan {
         let began = Instant::now();
+        let (next, failures) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let work = || {
+            while !self.stop.is_stopped()
+                && failures.load(Ordering::Relaxed) < MAX_FAILURES
+                && began.elapsed() < Duration::from_millis(PROBE_MS)
+            {
+                let fan = next.fetch_add(1, Ordering::Relaxed);
+                if fan >= FANS {
+                    break;
+                }
+                let failed = self.scan_fan(folder, fan).is_err();
+                failures.fetch_add(usize::from(failed), Ordering::Relaxed);
+            }
+        };
         self.sweep_new(folder);
-        for fan in 0..FANS {
-            if self.stop.is_stopped() || self.scan_fan(folder, fan).is_err() {
-                return Scan::Stuck;
+        std::thread::scope(|scope| {
+            for _ in 1..SCANNERS {
+                // With fewer threads it takes longer.
+                let _ = std::thread::Builder::new().name("shelf-scan".into()).spawn_scoped(scope, work);
             }
-            if began.elapsed() >= Duration::from_millis(PROBE_MS) && fan + 1 < FANS {
-                return Scan::Going;
-            }
+            work();
+        });
+        let failures = failures.into_inner();
+        if self.stop.is_stopped() || failures >= MAX_FAILURES {
+            return Scan::Stuck;
         }
-        if self.has_vanished(folder) {
+        if next.into_inner() < FANS {
+            return Scan::Going;
+        }
+        if failures > 0 || self.has_vanished(folder) {
             return Scan::Stuck;
         }
         self.forget_missing(folder);
@@ -160,7 +185,12 @@ impl Disk {
     fn scan_fan(&self, folder: &Folder, fan: usize) -> io::Result<()> {
         let Some(done) = folder.scanned.get(fan).filter(|done| !done.load(Ordering::Acquire)) else { return Ok(()) };
         for name in names_in(folder, fan)? {
-            self.find_file(folder, name)?;
+            match self.find_file(folder, name) {
+                Err(error) if is_shortage(&error) => return Err(error),
+                // One bad sector does not end the scan. The file is left out; it may be readable at the next start.
+                Err(_) => Counters::add(&folder.counters.read_errors, 1),
+                Ok(()) => {}
+            }
         }
         done.store(true, Ordering::Release);
         folder.scanned_fans.fetch_add(1, Ordering::Relaxed);
@@ -178,7 +208,7 @@ impl Disk {
         }
         // Slices may be written to what is known.
         let _unchanging = known.map(|_| folder.heads());
-        match record_of(&folder.files, folder, name) {
+        match record_of(folder, name, |path| self.with_files(|| folder.files.open(path))) {
             Ok(None) => Ok(()),
             Ok(Some(truth)) => {
                 let mut index = folder.index();

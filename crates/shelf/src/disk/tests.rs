@@ -12,6 +12,7 @@ mod crash;
 mod damage;
 mod fixture;
 mod life;
+mod million;
 mod model;
 mod restart;
 mod trouble;
