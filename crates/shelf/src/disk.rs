@@ -51,7 +51,7 @@ pub use read::{Head, MAX_OPEN_FILES, Present, ReadError, Reader};
 pub use stats::{Cursor, Finding, Findings, FolderStats, MAX_PAGE, Stats, Summary};
 pub use write::{New, WriteError};
 
-use files::Files;
+use files::{Files, is_shortage};
 use folder::{Folder, Unusable};
 use read::{Handle, KEPT_OPEN_FILES};
 
@@ -127,7 +127,8 @@ pub struct EntryId {
     folder: u16,
 }
 
-/// See the head of the file.
+/// See the head of the file. Dropping it without [`Disk::close`] is what a kill is: the snapshot stays as old as it is, and
+/// the folders stay locked until their threads have noticed.
 pub struct Disk {
     folders: Vec<Folder>,
     clock: Clock,
@@ -201,13 +202,30 @@ impl Disk {
                 return Err(OpenError::Twice(one.path));
             }
             let folder = Folder::new(number, one, config.choice, Files::new(number, config.faults.clone()));
-            match folder.settle() {
-                Err(Unusable::InUse) => return Err(OpenError::InUse(folder.path)),
-                Err(Unusable::Io(error)) => folder.set_state(FolderState::Gone(error.to_string())),
-                Ok(()) => scan::start(&folder, (config.clock)()),
-            }
             folders.push(folder);
         }
+        let now_ms = (config.clock)();
+        let start = |folder: &Folder| match folder.settle() {
+            Err(Unusable::InUse) => Err(OpenError::InUse(folder.path.clone())),
+            Err(Unusable::Io(error)) => {
+                folder.set_state(FolderState::Gone(error.to_string()));
+                Ok(())
+            }
+            Ok(()) => {
+                scan::start(folder, now_ms);
+                Ok(())
+            }
+        };
+        // Side by side, so that a slow disk, or a large one, does not keep the others waiting.
+        std::thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for folder in &folders {
+                let thread = std::thread::Builder::new().spawn_scoped(scope, move || start(folder));
+                threads.push(thread.map_err(|error| OpenError::Thread { path: folder.path.clone(), error })?);
+            }
+            // A thread that panicked has left its folder as not opened; there is nothing to add to that.
+            threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Ok(())))
+        })?;
         Ok(Self {
             folders,
             clock: config.clock,
@@ -305,6 +323,26 @@ impl Disk {
         let mut folders: Vec<_> = self.folders.iter().map(|folder| (folder.score(key_hash), folder)).collect();
         folders.sort_by(|(one, _), (other, _)| other.total_cmp(one));
         folders.into_iter().map(|(_, folder)| folder).collect()
+    }
+
+    /// Does what needs a file descriptor; where there is none, once more after giving back those that are kept.
+    fn with_files<T>(&self, open: impl Fn() -> std::io::Result<T>) -> std::io::Result<T> {
+        match open() {
+            Err(error) if is_shortage(&error) => {
+                self.close_kept();
+                open()
+            }
+            result => result,
+        }
+    }
+
+    /// Whether a folder has vanished; if so, it counts as empty from now on, and nothing of it stays open.
+    fn has_vanished(&self, folder: &Folder) -> bool {
+        let vanished = folder.has_vanished();
+        if vanished {
+            self.close_kept();
+        }
+        vanished
     }
 
     fn close_kept(&self) {

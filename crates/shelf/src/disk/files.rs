@@ -56,8 +56,8 @@ pub enum Failure {
 /// When which operation fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
-    /// The operation.
-    pub operation: Operation,
+    /// The operation; `None` = whichever it is.
+    pub operation: Option<Operation>,
     /// The folder's place in the configuration; `None` = in all.
     pub folder: Option<usize>,
     /// How it fails.
@@ -95,7 +95,8 @@ impl Faults {
         let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         let mut failure = None;
         rules.retain_mut(|rule| {
-            if failure.is_some() || rule.operation != operation || rule.folder.is_some_and(|only| only != folder) {
+            let other = rule.operation.is_some_and(|only| only != operation);
+            if failure.is_some() || other || rule.folder.is_some_and(|only| only != folder) {
                 return true;
             }
             if rule.after > 0 {
@@ -123,6 +124,11 @@ impl Faults {
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     let errno = error.raw_os_error();
     [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN].iter().any(|short| Some(short.raw_os_error()) == errno)
+}
+
+/// Whether the file system, or our quota in it, is full.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The file system as one folder of the tier sees it.
@@ -278,7 +284,10 @@ impl Files {
 
     /// Whether something is there.
     pub(crate) fn is_there(&self, path: &Path) -> io::Result<bool> {
-        self.check(Operation::List).and_then(|()| path.try_exists())
+        match self.check(Operation::List) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            result => result.and_then(|()| path.try_exists()),
+        }
     }
 
     /// How large the file system is and how much of it is free for us, in bytes.

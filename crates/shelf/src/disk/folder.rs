@@ -35,6 +35,7 @@ const MARKER: &str = "shelf";
 const MARKER_TEXT: &[u8] =
     b"This folder belongs to a Littoral edge. Whatever is in it may be deleted while the edge is down.\n";
 const PROBE: &str = "new/probe";
+const PROBED: &str = "new/probed";
 
 /// Whether a folder can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +81,7 @@ pub(crate) struct Counters {
     pub(crate) written_bytes: AtomicU64,
     pub(crate) write_errors: AtomicU64,
     pub(crate) refused: AtomicU64,
+    pub(crate) forgotten: AtomicU64,
     pub(crate) flaws: [AtomicU64; Flaw::ALL.len()],
 }
 
@@ -182,7 +184,7 @@ impl Folder {
 
     /// Whether a file in `new/` was made by this process.
     pub(crate) fn is_ours(&self, file_name: &str) -> bool {
-        file_name.starts_with(&format!("{:016x}-", self.life)) || PROBE.ends_with(file_name)
+        file_name.starts_with(&format!("{:016x}-", self.life))
     }
 
     /// Makes what a folder needs and takes its lock. What it then holds is for the scan to find.
@@ -251,21 +253,23 @@ impl Folder {
         let vanished = matches!(self.files.is_there(&self.path.join(MARKER)), Ok(false));
         if vanished {
             self.index().clear();
+            *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
             self.set_state(FolderState::Gone("its files are not there".into()));
         }
         vanished
     }
 
-    /// Writes, syncs and removes a small file, and syncs what was written before.
+    /// Does with a small file all that is done with a large one: makes, reserves, writes, syncs, renames and removes it.
     pub(crate) fn probe(&self) -> io::Result<()> {
-        let path = self.path.join(PROBE);
+        let (path, renamed) = (self.path.join(PROBE), self.path.join(PROBED));
         let file = self.files.create_over(&path)?;
         let result = self
             .files
             .reserve(&file, 0, MARKER_TEXT.len() as u64)
             .and_then(|()| self.files.write_at(&file, [MARKER_TEXT], 0))
-            .and_then(|()| self.files.sync(&file));
-        self.files.remove(&path)?;
+            .and_then(|()| self.files.sync(&file))
+            .and_then(|()| self.files.rename(&path, &renamed));
+        self.files.remove(if result.is_ok() { &renamed } else { &path })?;
         result
     }
 

@@ -154,12 +154,12 @@ impl Name {
             Part::Place(number) => (3, number),
             Part::Slice(number) => (4, number),
         };
-        let mut bytes = Vec::with_capacity(36);
-        bytes.extend(self.key_hash.0.to_le_bytes());
-        bytes.extend(self.nonce.to_le_bytes());
-        bytes.extend(VERSION.to_le_bytes());
-        bytes.extend(u32::to_le_bytes(kind));
-        bytes.extend(number.to_le_bytes());
+        let mut bytes = [0; 36];
+        put(&mut bytes, 0, &self.key_hash.0.to_le_bytes());
+        put(&mut bytes, 16, &self.nonce.to_le_bytes());
+        put(&mut bytes, 24, &VERSION.to_le_bytes());
+        put(&mut bytes, 28, &u32::to_le_bytes(kind));
+        put(&mut bytes, 32, &number.to_le_bytes());
         XxHash3_64::oneshot(&bytes)
     }
 

@@ -64,9 +64,14 @@ impl Record {
     }
 }
 
-/// It is larger than the folder's limit, or writes in flight hold all the room.
+/// Why there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NoRoom;
+pub(crate) enum NoRoom {
+    /// It is larger than the limit, or writes in flight hold all the room.
+    Full,
+    /// The policy would rather keep what is there.
+    NotAdmitted,
+}
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -135,10 +140,27 @@ impl Index {
     }
 
     /// Takes `blocks` for a write, evicting until they fit. The names are of files to be removed by the caller.
-    pub(crate) fn reserve(&mut self, blocks: u32, now_s: u32) -> Result<Vec<Name>, NoRoom> {
+    /// A new entry, of a key and in the end of so many bytes, has to be admitted by the policy where others would have to
+    /// leave for it.
+    pub(crate) fn reserve(
+        &mut self,
+        blocks: u32,
+        newcomer: Option<(KeyHash, u64)>,
+        now_s: u32,
+    ) -> Result<Vec<Name>, NoRoom> {
         let blocks = u64::from(blocks);
         if self.reserved + blocks > self.limit_blocks || self.records.len() >= MAX_NODES {
-            return Err(NoRoom);
+            return Err(NoRoom::Full);
+        }
+        let due = self.due.least().is_some_and(|(expires_s, _)| expires_s <= now_s);
+        if let Some((key_hash, bytes)) = newcomer
+            && self.blocks + blocks > self.limit_blocks
+            && !due
+        {
+            let room_bytes = self.room_bytes();
+            if !self.policy.admit(&self.nodes, fold(Record::split(key_hash)), bytes, room_bytes) {
+                return Err(NoRoom::NotAdmitted);
+            }
         }
         let victims = self.evict(now_s, |index| index.blocks + blocks <= index.limit_blocks);
         self.blocks += blocks;
@@ -245,27 +267,16 @@ impl Index {
         true
     }
 
-    /// An entry loses a slice of `blocks`.
-    pub(crate) fn shrink(&mut self, slot: u32, nonce: NonZeroU64, blocks: u32) {
+    /// Corrects what the index says by what the file says: its length (`u64::MAX` = unknown), slices that are there and
+    /// blocks.
+    pub(crate) fn correct(&mut self, slot: u32, nonce: NonZeroU64, length: u64, present: u32, blocks: u32) {
         let Some(record) = self.get_mut(slot, nonce) else { return };
-        let blocks = blocks.min(record.blocks);
-        record.blocks -= blocks;
-        record.present = record.present.saturating_sub(1);
-        let bytes = u64::from(record.blocks) * BLOCK_BYTES;
-        self.blocks = self.blocks.saturating_sub(blocks.into());
-        self.policy.reweigh(&mut self.nodes, slot, bytes);
+        let before = std::mem::replace(&mut record.blocks, blocks);
+        (record.length, record.present) = (length, present);
+        record.flags &= !UNSEEN;
+        self.blocks = (self.blocks + u64::from(blocks)).saturating_sub(before.into());
+        self.policy.reweigh(&mut self.nodes, slot, u64::from(blocks) * BLOCK_BYTES);
         self.changes += 1;
-    }
-
-    /// Corrects what a snapshot has said by what the file says.
-    pub(crate) fn correct(&mut self, slot: u32, truth: &Record) {
-        let Some(record) = self.get_mut(slot, truth.nonce) else { return };
-        let before = std::mem::replace(&mut record.blocks, truth.blocks);
-        (record.length, record.present, record.flags) = (truth.length, truth.present, truth.flags);
-        self.blocks = (self.blocks + u64::from(truth.blocks)).saturating_sub(before.into());
-        let bytes = u64::from(truth.blocks) * BLOCK_BYTES;
-        self.policy.reweigh(&mut self.nodes, slot, bytes);
-        self.expire(slot, truth.nonce, truth.expires_s);
     }
 
     /// Counts a use.

@@ -1,21 +1,22 @@
 //! Reading: every byte that leaves is verified, and what does not verify is dropped and counted.
 //!
 //! A reader may meet a head or a place in the slice table while it is being written by this process. So what does not
-//! verify is read again before it is dropped.
+//! verify is read again under the lock that such writers hold, before it is dropped.
 
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::files::{Files, is_shortage};
+use super::files::Files;
 use super::folder::{Counters, Folder};
 use super::format::{FIXED_BYTES, Flaw, Header, Name, PLACE_BYTES, Place, STAMP_BYTES, blocks};
-use super::index::Record;
+use super::index::{Record, UNSEEN, WHOLE};
 use super::{Disk, EntryId};
 
 /// The most files open for reading at once. One more is [`ReadError::Busy`].
@@ -24,8 +25,6 @@ pub const MAX_OPEN_FILES: usize = 4096;
 pub(crate) const KEPT_OPEN_FILES: u64 = 256;
 /// The first read of a file, in bytes: all of a small entry.
 const FIRST_READ_BYTES: usize = 4096;
-/// How often something is read before it counts as damaged.
-const TRIES: usize = 3;
 
 /// Why there is nothing to read. Whoever asks does what it does on a miss.
 #[derive(Debug, Error)]
@@ -160,25 +159,23 @@ impl From<io::Error> for Trouble {
 
 /// The head of a file, and the first bytes of it.
 pub(crate) fn load(files: &Files, file: &File, name: Name) -> Result<(Header, Vec<u8>), Trouble> {
-    again(|| {
-        let mut first = vec![0; FIRST_READ_BYTES];
-        let got = files.read_at(file, &mut first, 0)?;
-        first.truncate(got);
-        let head_bytes = Header::head_bytes(first.get(..FIXED_BYTES).ok_or(Flaw::Format)?)?;
-        if head_bytes > first.len() {
-            first.resize(head_bytes, 0);
-            if files.read_at(file, &mut first, 0)? < head_bytes {
-                return Err(Flaw::Length.into());
-            }
-        }
-        let header = Header::decode(first.get(..head_bytes).ok_or(Flaw::Head)?, name)?;
-        // The size is set before a length is written into the head.
-        let size = files.size(file)?;
-        if header.file_bytes().is_some_and(|bytes| bytes != size) || size < header.body_at() {
+    let mut first = vec![0; FIRST_READ_BYTES];
+    let got = files.read_at(file, &mut first, 0)?;
+    first.truncate(got);
+    let head_bytes = Header::head_bytes(first.get(..FIXED_BYTES).ok_or(Flaw::Format)?)?;
+    if head_bytes > first.len() {
+        first.resize(head_bytes, 0);
+        if files.read_at(file, &mut first, 0)? < head_bytes {
             return Err(Flaw::Length.into());
         }
-        Ok((header, first))
-    })
+    }
+    let header = Header::decode(first.get(..head_bytes).ok_or(Flaw::Head)?, name)?;
+    // The size is set before a length is written into the head.
+    let size = files.size(file)?;
+    if header.file_bytes().is_some_and(|bytes| bytes != size) || size < header.body_at() {
+        return Err(Flaw::Length.into());
+    }
+    Ok((header, first))
 }
 
 /// A place of the slice table: its bytes, and what they say.
@@ -206,15 +203,15 @@ pub(crate) fn read_table(files: &Files, file: &File, header: &Header) -> io::Res
     Ok((present, taken))
 }
 
-/// Tries again while the answer is a flaw.
-fn again<T>(mut attempt: impl FnMut() -> Result<T, Trouble>) -> Result<T, Trouble> {
-    for _ in 1..TRIES {
-        match attempt() {
-            Err(Trouble::Flaw(_)) => std::thread::yield_now(),
-            result => return result,
+/// Tries again when the answer is a flaw, without anybody who writes heads or places meanwhile.
+fn surely<T>(folder: &Folder, mut attempt: impl FnMut() -> Result<T, Trouble>) -> Result<T, Trouble> {
+    match attempt() {
+        Err(Trouble::Flaw(_)) => {
+            let _unchanging = folder.heads();
+            attempt()
         }
+        result => result,
     }
-    attempt()
 }
 
 impl Disk {
@@ -258,7 +255,11 @@ impl Disk {
                     ReadError::Io(error)
                 }
                 // The folder counts as empty when it is not there.
-                Trouble::Flaw(Flaw::Missing) if folder.has_vanished() => ReadError::Gone,
+                Trouble::Flaw(Flaw::Missing) if self.has_vanished(folder) => ReadError::Gone,
+                Trouble::Flaw(Flaw::Missing) if record.flags & UNSEEN != 0 => {
+                    self.forget(folder, id.slot, id.nonce);
+                    ReadError::Gone
+                }
                 Trouble::Flaw(flaw) => self.drop_entry(folder, id, flaw),
             }
         })?;
@@ -270,18 +271,14 @@ impl Disk {
 
     fn load_entry(&self, folder: &Folder, name: Name, anew: bool) -> Result<(File, Header, Vec<u8>), Trouble> {
         let path = folder.path_of(name);
-        let file = match folder.files.open(&path) {
-            Err(error) if is_shortage(&error) => {
-                self.close_kept();
-                folder.files.open(&path)?
-            }
+        let file = match self.with_files(|| folder.files.open(&path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Flaw::Missing.into()),
             result => result?,
         };
         if anew {
             folder.files.forget(&file);
         }
-        let (header, first) = load(&folder.files, &file, name)?;
+        let (header, first) = surely(folder, || load(&folder.files, &file, name))?;
         Ok((file, header, first))
     }
 
@@ -321,7 +318,10 @@ impl Disk {
     pub(crate) fn slice_of(&self, handle: &Handle, number: u32) -> Result<Bytes, ReadError> {
         let folder = self.folder(handle.id).ok_or(ReadError::Gone)?;
         let mut seen = None;
-        let result = again(|| {
+        if handle.header.length == Some(0) && number == 0 {
+            return Ok(Bytes::new());
+        }
+        let result = surely(folder, || {
             if handle.header.places == 0 {
                 return if number == 0 { read_body(folder, handle).map(Some) } else { Ok(None) };
             }
@@ -345,6 +345,13 @@ impl Disk {
         }
     }
 
+    /// Takes an entry out that a snapshot has had and the folder has not.
+    pub(crate) fn forget(&self, folder: &Folder, slot: u32, nonce: NonZeroU64) {
+        if folder.index().remove(slot, nonce).is_some() {
+            Counters::add(&folder.counters.forgotten, 1);
+        }
+    }
+
     /// Takes a damaged entry out and counts it, once however many readers have found it.
     pub(crate) fn drop_entry(&self, folder: &Folder, id: EntryId, flaw: Flaw) -> ReadError {
         let Some(record) = folder.index().remove(id.slot, id.nonce) else { return ReadError::Gone };
@@ -365,10 +372,12 @@ impl Disk {
                 return Ok(false);
             }
             folder.files.write_at(&file, [&Place::encode(None, header.name, number)[..]], header.place_at(number))?;
-            let bytes = said.ok().flatten().map_or(0, |place| place.bytes.into());
-            let bytes = header.slice_bytes(number).unwrap_or(bytes);
-            folder.files.release(&file, header.slice_at(number), bytes);
-            folder.index().shrink(id.slot, id.nonce, blocks(bytes));
+            let bytes = header.slice_bytes(number).or(said.ok().flatten().map(|place| place.bytes.into()));
+            folder.files.release(&file, header.slice_at(number), bytes.unwrap_or(0));
+            let (present, taken) = read_table(&folder.files, &file, header)?;
+            let length = header.length.unwrap_or(u64::MAX);
+            let blocks = blocks(header.body_at()) + taken;
+            folder.index().correct(id.slot, id.nonce, length, present.count(), blocks);
             Ok::<_, io::Error>(true)
         })();
         match marked {
@@ -378,7 +387,11 @@ impl Disk {
                 tracing::warn!(folder = %folder.path.display(), file, slice = number, kind = flaw.word(), "dropped a damaged slice");
                 ReadError::Corrupt(flaw)
             }
-            Ok(false) => ReadError::Corrupt(flaw),
+            Ok(false) => {
+                // It was mended meanwhile, or the file is another one by now.
+                self.handles.remove(&header.name);
+                ReadError::Corrupt(flaw)
+            }
             Err(_) => self.drop_entry(folder, id, flaw),
         }
     }
@@ -430,10 +443,15 @@ fn read_slice(
     Ok(Some(slice.into()))
 }
 
-/// What the index is to know of a file; `None` where it is not one of ours, `Flaw` where it should have been.
-pub(crate) fn record_of(files: &Files, folder: &Folder, name: Name) -> Result<Option<Record>, Trouble> {
+/// What the index is to know of a file; `None` where it is not there any more.
+pub(crate) fn record_of(
+    folder: &Folder,
+    name: Name,
+    open: impl FnOnce(&Path) -> io::Result<File>,
+) -> Result<Option<Record>, Trouble> {
+    let files = &folder.files;
     let Some(nonce) = NonZeroU64::new(name.nonce) else { return Err(Flaw::Format.into()) };
-    let file = match files.open(&folder.path_of(name)) {
+    let file = match open(&folder.path_of(name)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         result => result?,
     };
@@ -455,6 +473,6 @@ pub(crate) fn record_of(files: &Files, folder: &Folder, name: Name) -> Result<Op
         blocks: taken,
         present,
         uses: 0,
-        flags: if header.places == 0 { super::index::WHOLE } else { 0 },
+        flags: if header.places == 0 { WHOLE } else { 0 },
     }))
 }

@@ -8,17 +8,33 @@
 
 use std::io;
 use std::sync::Weak;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::folder::{FANS, Folder, Unusable};
-use super::format::{Flaw, KeyHash, Name};
+use super::files::is_shortage;
+use super::folder::{Counters, FANS, Folder, Unusable};
+use super::format::{KeyHash, Name};
 use super::index::{UNSEEN, WHOLE};
 use super::read::{Trouble, record_of};
 use super::{Disk, EntryId, FolderState, PROBE_MS, SNAPSHOT_MS, Stop, seconds, snapshot};
 
 /// Records looked at under one lock.
 const PAGE: usize = 4096;
+/// Threads that scan a folder: a disk does several reads at once sooner than one after the other.
+const SCANNERS: usize = 4;
+/// Folders of entries that cannot be listed before the scan gives up for now.
+const MAX_FAILURES: usize = 16;
+
+/// How far the scan of a folder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scan {
+    /// There is more to do now.
+    Going,
+    /// There is more to do, but not now.
+    Stuck,
+    /// It is done.
+    Done,
+}
 
 /// Gets a folder whose lock was taken ready for use: its snapshot, and whether it can be written to.
 pub(crate) fn start(folder: &Folder, now_ms: u64) {
@@ -49,37 +65,37 @@ pub(crate) fn save(folder: &Folder) {
 
 /// The life of a folder's thread.
 pub(crate) fn tend(disk: &Weak<Disk>, stop: &Stop, number: usize) {
-    let (mut scanning, mut saved_at, mut saved) = (true, Instant::now(), 0);
+    let (mut scan, mut saved_at, mut saved) = (Scan::Going, Instant::now(), 0);
     loop {
         {
             let Some(disk) = disk.upgrade() else { return };
             let Some(folder) = disk.folders.get(number) else { return };
-            scanning = disk.look_after(folder, scanning);
+            scan = disk.look_after(folder, scan);
             let changes = folder.index().changes;
-            if !scanning && changes != saved && saved_at.elapsed() >= Duration::from_millis(SNAPSHOT_MS) {
+            if scan != Scan::Going && changes != saved && saved_at.elapsed() >= Duration::from_millis(SNAPSHOT_MS) {
                 save(folder);
                 (saved_at, saved) = (Instant::now(), changes);
             }
         }
-        if stop.wait(Duration::from_millis(PROBE_MS)) {
+        if stop.wait(Duration::from_millis(if scan == Scan::Going { 0 } else { PROBE_MS })) {
             return;
         }
     }
 }
 
 impl Disk {
-    /// What the tier's clock and the state of a folder ask for now. Says whether its scan is still to be done.
-    pub(crate) fn look_after(&self, folder: &Folder, mut scanning: bool) -> bool {
+    /// What the tier's clock and the state of a folder ask for now. Goes on with its scan.
+    pub(crate) fn look_after(&self, folder: &Folder, mut scan: Scan) -> Scan {
         match folder.state() {
             FolderState::Gone(_) => match folder.settle() {
                 Ok(()) => {
                     start(folder, (self.clock)());
-                    scanning = true;
+                    scan = Scan::Going;
                 }
                 Err(Unusable::InUse) => folder.set_state(FolderState::Gone("another process has it".into())),
                 Err(Unusable::Io(error)) => folder.set_state(FolderState::Gone(error.to_string())),
             },
-            _ if folder.has_vanished() => {}
+            _ if self.has_vanished(folder) => {}
             FolderState::ReadOnly(_) => {
                 if folder.probe().is_ok() {
                     folder.set_state(FolderState::Ok);
@@ -87,10 +103,10 @@ impl Disk {
             }
             FolderState::Ok => {}
         }
-        if scanning && !matches!(folder.state(), FolderState::Gone(_)) {
-            scanning = !self.scan(folder);
+        if scan != Scan::Done && !matches!(folder.state(), FolderState::Gone(_)) {
+            scan = self.scan(folder);
         }
-        scanning
+        scan
     }
 
     /// Whether everything that is stored under a key is known to [`Self::find`]. Memory only.
@@ -111,19 +127,46 @@ impl Disk {
         self.find(key_hash)
     }
 
-    /// Scans a folder; says whether it came to the end.
-    fn scan(&self, folder: &Folder) -> bool {
-        self.sweep_new(folder);
-        for fan in 0..FANS {
-            if self.stop.is_stopped() || self.scan_fan(folder, fan).is_err() {
-                return false;
+    /// Scans a folder, as much as it can until it is to be looked after again; says whether it came to the end.
+    fn scan(&self, folder: &Folder) -> Scan {
+        let began = Instant::now();
+        let (next, failures) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let work = || {
+            while !self.stop.is_stopped()
+                && failures.load(Ordering::Relaxed) < MAX_FAILURES
+                && began.elapsed() < Duration::from_millis(PROBE_MS)
+            {
+                let fan = next.fetch_add(1, Ordering::Relaxed);
+                if fan >= FANS {
+                    break;
+                }
+                let failed = self.scan_fan(folder, fan).is_err();
+                failures.fetch_add(usize::from(failed), Ordering::Relaxed);
             }
+        };
+        self.sweep_new(folder);
+        std::thread::scope(|scope| {
+            for _ in 1..SCANNERS {
+                // With fewer threads it takes longer.
+                let _ = std::thread::Builder::new().name("shelf-scan".into()).spawn_scoped(scope, work);
+            }
+            work();
+        });
+        let failures = failures.into_inner();
+        if self.stop.is_stopped() || failures >= MAX_FAILURES {
+            return Scan::Stuck;
+        }
+        if next.into_inner() < FANS {
+            return Scan::Going;
+        }
+        if failures > 0 || self.has_vanished(folder) {
+            return Scan::Stuck;
         }
         self.forget_missing(folder);
         folder.index().end_scan();
         let victims = folder.index().trim(self.now_s());
         self.discard(folder, &victims);
-        true
+        Scan::Done
     }
 
     /// Removes what a former life was writing.
@@ -142,7 +185,12 @@ impl Disk {
     fn scan_fan(&self, folder: &Folder, fan: usize) -> io::Result<()> {
         let Some(done) = folder.scanned.get(fan).filter(|done| !done.load(Ordering::Acquire)) else { return Ok(()) };
         for name in names_in(folder, fan)? {
-            self.find_file(folder, name)?;
+            match self.find_file(folder, name) {
+                Err(error) if is_shortage(&error) => return Err(error),
+                // One bad sector does not end the scan. The file is left out; it may be readable at the next start.
+                Err(_) => Counters::add(&folder.counters.read_errors, 1),
+                Ok(()) => {}
+            }
         }
         done.store(true, Ordering::Release);
         folder.scanned_fans.fetch_add(1, Ordering::Relaxed);
@@ -151,20 +199,23 @@ impl Disk {
 
     /// Takes note of a file that is there.
     fn find_file(&self, folder: &Folder, name: Name) -> io::Result<()> {
-        {
+        let known = {
             let mut index = folder.index();
-            let known = index.slot_of(name).and_then(|slot| index.seen(slot));
-            if known.is_some_and(|flags| flags & WHOLE != 0 || flags & UNSEEN == 0) {
-                return Ok(());
-            }
+            index.slot_of(name).and_then(|slot| index.seen(slot))
+        };
+        if known.is_some_and(|flags| flags & WHOLE != 0 || flags & UNSEEN == 0) {
+            return Ok(());
         }
-        match record_of(&folder.files, folder, name) {
+        // Slices may be written to what is known.
+        let _unchanging = known.map(|_| folder.heads());
+        match record_of(folder, name, |path| self.with_files(|| folder.files.open(path))) {
             Ok(None) => Ok(()),
             Ok(Some(truth)) => {
                 let mut index = folder.index();
                 let victims = match index.slot_of(name) {
                     Some(slot) => {
-                        index.correct(slot, &truth);
+                        index.correct(slot, truth.nonce, truth.length, truth.present, truth.blocks);
+                        index.expire(slot, truth.nonce, truth.expires_s);
                         Vec::new()
                     }
                     None if index.may_add(name.nonce) => index.insert(truth, false).1,
@@ -198,7 +249,7 @@ impl Disk {
             let (records, next) = index.page(at, PAGE);
             for (slot, record) in records {
                 if record.flags & UNSEEN != 0 && index.remove(slot, record.nonce).is_some() {
-                    folder.counters.flaw(Flaw::Missing);
+                    Counters::add(&folder.counters.forgotten, 1);
                 }
             }
             from = next;

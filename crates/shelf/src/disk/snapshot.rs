@@ -21,7 +21,7 @@ use thiserror::Error;
 use twox_hash::XxHash3_128;
 
 use super::folder::Folder;
-use super::format::array;
+use super::format::{BLOCK_BYTES, array};
 use super::index::{Record, UNSEEN, WHOLE};
 
 const MAGIC: &[u8; 8] = b"LITINDEX";
@@ -80,6 +80,9 @@ pub(crate) fn load(folder: &Folder) -> Result<(), LoadError> {
     let file = folder.files.open(&folder.snapshot_path())?;
     let size = folder.files.size(&file)?;
     // A record takes a block at least, so the folder's limit bounds what can be of use.
+    if size > (HEAD_BYTES + DIGEST_BYTES) as u64 + folder.limit_bytes / BLOCK_BYTES * RECORD_BYTES as u64 {
+        return Err(LoadError::Damaged);
+    }
     let mut bytes = vec![0; usize::try_from(size).map_err(|_| LoadError::Damaged)?];
     if folder.files.read_at(&file, &mut bytes, 0)? < bytes.len() {
         return Err(LoadError::Damaged);

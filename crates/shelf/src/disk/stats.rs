@@ -60,6 +60,8 @@ pub struct FolderStats {
     pub evictions: u64,
     /// Entries that left because they had expired.
     pub expirations: u64,
+    /// Entries that a snapshot had and the folder had not: removed after it was written, or lost.
+    pub forgotten: u64,
     /// What was found damaged, of each kind.
     pub flaws: [(Flaw, u64); Flaw::ALL.len()],
 }
@@ -116,7 +118,7 @@ pub struct Finding {
 pub struct Findings {
     /// Entries read.
     pub entries: u64,
-    /// Bytes of bodies read.
+    /// Bytes read.
     pub bytes: u64,
     /// What was wrong.
     pub findings: Vec<Finding>,
@@ -182,6 +184,7 @@ impl Disk {
             Ok(handle) => handle,
             Err(error) => return note(None, error),
         };
+        done.bytes += handle.header.body_at();
         for number in 0..handle.header.places.max(1) {
             match self.slice_of(&handle, number) {
                 Ok(slice) => done.bytes += slice.len() as u64,
@@ -219,6 +222,7 @@ fn folder_stats(folder: &Folder) -> FolderStats {
         refused: count(&counters.refused),
         evictions,
         expirations,
+        forgotten: count(&counters.forgotten),
         flaws,
     }
 }

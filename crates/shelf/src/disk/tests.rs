@@ -4,10 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
+use super::scan::Scan;
 use super::*;
 use tempfile::TempDir;
 
+mod crash;
+mod damage;
+mod fixture;
 mod life;
+mod million;
+mod model;
+mod restart;
+mod trouble;
 
 pub(super) const MIB: u64 = 1 << 20;
 
@@ -57,7 +65,7 @@ impl Bench {
     /// What the folders' threads do every two seconds.
     pub(super) fn scan(&self, disk: &Disk) {
         for folder in &disk.folders {
-            disk.look_after(folder, true);
+            disk.look_after(folder, Scan::Going);
         }
     }
 
@@ -89,15 +97,35 @@ pub(super) fn new(key: &str) -> New {
     }
 }
 
-/// Bytes that differ from place to place and from seed to seed.
+/// Bytes that differ from block to block and from seed to seed; cheap without optimisation.
 pub(super) fn bytes(length: u64, seed: u64) -> Bytes {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut out = vec![0; length as usize];
-    random.fill(&mut out);
+    let mut block = [0; 1024];
+    fastrand::Rng::with_seed(seed).fill(&mut block);
+    let mut out = Vec::with_capacity(length as usize + block.len());
+    for number in 0..length.div_ceil(1024) {
+        block[..8].copy_from_slice(&number.to_le_bytes());
+        out.extend_from_slice(&block);
+    }
+    out.truncate(length as usize);
     out.into()
 }
 
 pub(super) fn flaws(disk: &Disk) -> Vec<(Flaw, u64)> {
     let folders = disk.stats().folders;
     folders.iter().flat_map(|folder| folder.flaws).filter(|(_, count)| *count > 0).collect()
+}
+
+/// The parts of a body that its slices are.
+pub(super) fn cut(body: &Bytes) -> Vec<Bytes> {
+    let count = slices(body.len() as u64) as usize;
+    (0..count).map(|n| body.slice(n * MIB as usize..body.len().min((n + 1) * MIB as usize))).collect()
+}
+
+/// A large entry with all its slices.
+pub(super) fn store(disk: &Disk, new: &New, body: &Bytes) -> Result<EntryId, WriteError> {
+    let id = disk.create(new, Some(body.len() as u64), 0)?;
+    for (number, slice) in (0..).zip(cut(body)) {
+        disk.write_slice(id, number, &[slice])?;
+    }
+    Ok(id)
 }

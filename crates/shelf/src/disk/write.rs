@@ -13,13 +13,13 @@ use std::path::Path;
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::files::is_shortage;
+use super::files::is_full;
 use super::folder::{Counters, Folder};
 use super::format::{
     Header, KeyHash, MAX_KEY_BYTES, MAX_LENGTH_BYTES, MAX_META_BYTES, Name, Place, SLICE_BYTES, STAMP_BYTES, blocks,
     slice_bytes, slices,
 };
-use super::index::{Record, WHOLE};
+use super::index::{NoRoom, Record, WHOLE};
 use super::read::{Trouble, load, read_place};
 use super::{Disk, EntryId, ReadError};
 
@@ -71,6 +71,9 @@ pub enum WriteError {
     /// The file system is full of what is not ours, or writes in flight hold all of the limit.
     #[error("no space is left for the cache")]
     Full,
+    /// The policy would rather keep what is there.
+    #[error("the eviction policy keeps what is there instead")]
+    NotAdmitted,
     /// The entry is not stored any more.
     #[error("the entry is not stored any more")]
     Gone,
@@ -140,32 +143,30 @@ impl Disk {
         }
         let digest = header.name.slice_digest(number, chunks.iter().map(AsRef::as_ref));
         let place = Place { digest, bytes: bytes as u32 };
-        self.reserve(folder, bytes)?;
-        let result = (|| {
-            let file = folder.files.open_to_write(&folder.path_of(header.name))?;
+        self.reserve(folder, bytes, None)?;
+        let result = self.with_room(folder, bytes, || {
+            let file = self.with_files(|| folder.files.open_to_write(&folder.path_of(header.name)))?;
             folder.files.reserve(&file, header.slice_at(number), bytes)?;
             folder.files.write_at(&file, chunks.iter().map(AsRef::as_ref), header.slice_at(number))?;
             let _changing = folder.heads();
             if matches!(read_place(&folder.files, &file, header, number)?, (_, Ok(Some(_)))) {
-                return Ok(false);
+                folder.index().unreserve(blocks(bytes));
+                return Ok(true);
             }
             folder.files.write_at(
                 &file,
                 [&Place::encode(Some(place), header.name, number)[..]],
                 header.place_at(number),
             )?;
-            Ok(true)
-        })();
+            Ok(folder.index().grow(id.slot, id.nonce, blocks(bytes)))
+        });
         match result {
             Ok(true) => {
                 Counters::add(&folder.counters.writes, 1);
                 Counters::add(&folder.counters.written_bytes, bytes);
-                if folder.index().grow(id.slot, id.nonce, blocks(bytes)) { Ok(()) } else { Err(WriteError::Gone) }
-            }
-            Ok(false) => {
-                folder.index().unreserve(blocks(bytes));
                 Ok(())
             }
+            Ok(false) => Err(WriteError::Gone),
             Err(error) => {
                 folder.index().unreserve(blocks(bytes));
                 Err(self.write_failed(folder, "write", error))
@@ -242,10 +243,13 @@ impl Disk {
     }
 
     fn header(&self, new: &New, length: Option<u64>, places: u32) -> Header {
+        // A clock that was set back does not make a new entry older than an old one.
+        let newest = |folder: &Folder| folder.index().find(new.key_hash).map(|(_, record)| record.stored_ms).max();
+        let newest = self.folders.iter().filter_map(newest).max().unwrap_or(0);
         Header {
             name: Name { key_hash: new.key_hash, nonce: fastrand::u64(1..) },
             length,
-            stored_ms: self.next_ms(),
+            stored_ms: self.next_ms().max(newest.saturating_add(1)),
             expires_s: new.expires_s.filter(|&expires| expires != 0),
             places,
             stamp: new.stamp,
@@ -283,15 +287,22 @@ impl Disk {
         header: &Header,
         bytes: u64,
         flags: u8,
-        fill: impl FnOnce(&File) -> io::Result<()>,
+        mut fill: impl FnMut(&File) -> io::Result<()>,
     ) -> Result<EntryId, WriteError> {
         // A name is drawn for each file, so this only says what the type wants to hear.
         let nonce = NonZeroU64::new(header.name.nonce).ok_or(WriteError::Gone)?;
-        self.reserve(folder, bytes)?;
-        let temporary = folder.temporary();
-        if let Err(error) = self.fill(folder, &temporary, header.name, fill) {
+        let in_the_end = header.length.map_or(bytes, |length| header.body_at() + length);
+        self.reserve(folder, bytes, Some((header.name.key_hash, in_the_end)))?;
+        let result = self.with_room(folder, bytes, || {
+            let temporary = folder.temporary();
+            let result = self.fill(folder, &temporary, header.name, &mut fill);
+            if result.is_err() {
+                let _ = folder.files.remove(&temporary);
+            }
+            result
+        });
+        if let Err(error) = result {
             folder.index().unreserve(blocks(bytes));
-            let _ = folder.files.remove(&temporary);
             return Err(self.write_failed(folder, "write", error));
         }
         Counters::add(&folder.counters.writes, 1);
@@ -317,30 +328,25 @@ impl Disk {
         folder: &Folder,
         temporary: &Path,
         name: Name,
-        fill: impl FnOnce(&File) -> io::Result<()>,
+        fill: &mut impl FnMut(&File) -> io::Result<()>,
     ) -> io::Result<()> {
-        let file = match folder.files.create(temporary) {
-            Err(error) if is_shortage(&error) => {
-                self.close_kept();
-                folder.files.create(temporary)?
-            }
-            result => result?,
-        };
+        let file = self.with_files(|| folder.files.create(temporary))?;
         fill(&file)?;
         folder.place(temporary, name)
     }
 
     /// Reserves `bytes` in the folder's limit and makes sure that the file system has them.
-    fn reserve(&self, folder: &Folder, bytes: u64) -> Result<(), WriteError> {
+    fn reserve(&self, folder: &Folder, bytes: u64, newcomer: Option<(KeyHash, u64)>) -> Result<(), WriteError> {
         let (wanted, now_s) = (blocks(bytes), self.now_s());
-        let reserved = folder.index().reserve(wanted, now_s);
-        let Ok(victims) = reserved else {
+        let reserved = folder.index().reserve(wanted, newcomer, now_s);
+        let victims = reserved.map_err(|no_room| {
             Counters::add(&folder.counters.refused, 1);
-            if bytes <= folder.limit_bytes {
-                return Err(WriteError::Full);
+            match no_room {
+                NoRoom::NotAdmitted => WriteError::NotAdmitted,
+                NoRoom::Full if bytes <= folder.limit_bytes => WriteError::Full,
+                NoRoom::Full => WriteError::TooLarge { what: "the file", bytes, most: folder.limit_bytes },
             }
-            return Err(WriteError::TooLarge { what: "the file", bytes, most: folder.limit_bytes });
-        };
+        })?;
         self.discard(folder, &victims);
         let mut space = folder.has_space(bytes);
         if matches!(space, Ok(false)) {
@@ -362,6 +368,19 @@ impl Disk {
         }
     }
 
+    /// Writes; where the file system turns out to be full (a quota, or somebody was faster), once more after entries that
+    /// take as much have left.
+    fn with_room<T>(&self, folder: &Folder, bytes: u64, mut write: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        match write() {
+            Err(error) if is_full(&error) => {
+                let victims = folder.shed(bytes, self.now_s());
+                self.discard(folder, &victims);
+                if victims.is_empty() { Err(error) } else { write() }
+            }
+            result => result,
+        }
+    }
+
     /// Changes the head of an entry in place; removes the entry where `change` refuses.
     fn change<T>(
         &self,
@@ -375,7 +394,7 @@ impl Disk {
             return Err(WriteError::OutOfUse);
         }
         let result = (|| {
-            let file = folder.files.open_to_write(&folder.path_of(name))?;
+            let file = self.with_files(|| folder.files.open_to_write(&folder.path_of(name)))?;
             let _changing = folder.heads();
             let mut header = match load(&folder.files, &file, name) {
                 Err(Trouble::Flaw(flaw)) => {
@@ -404,7 +423,7 @@ impl Disk {
     /// failure.
     fn write_failed(&self, folder: &Folder, what: &str, error: io::Error) -> WriteError {
         if error.kind() == io::ErrorKind::NotFound {
-            if !folder.has_vanished() {
+            if !self.has_vanished(folder) {
                 return WriteError::Gone;
             }
             return WriteError::Io(error);
