@@ -290,7 +290,7 @@ mod tests {
         let zone = ZoneDoc { pull: Some(Box::new(pull)), ..ZoneDoc::new("shop".parse().expect("zone")) };
         let (name, limits) = ("edge".parse().expect("name"), ServerLimits::default());
         let clock: Clock = Arc::new(|| 1_000);
-        let config = StandaloneConfig { zone, name, memory_bytes: MIN_MEMORY_BYTES, state_dir, limits, clock };
+        let config = StandaloneConfig { zone, name, memory_bytes: MIN_MEMORY_BYTES, cache: CacheConfig::default(), state_dir, limits, clock };
         Edge::standalone(config, &EdgeMetrics::new(&mut prometheus_client::registry::Registry::default()))
             .expect("edge")
     }
