@@ -1,5 +1,6 @@
 //! What an edge keeps of a file besides its bytes, and how it reads that from an origin's answer.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use api::names::{Digest, FileId, FilePath, Tag, ZoneName};
@@ -8,6 +9,7 @@ use api::{ZoneDoc, headers};
 use http::{HeaderMap, HeaderValue, header};
 use http_cache::{CacheControl, Decision, Defaults, Storable, freshness};
 
+use crate::disk::OnDisk;
 use crate::marks::Began;
 use crate::purges::{At, Identity};
 
@@ -36,6 +38,8 @@ pub(crate) struct Head {
     pub(crate) storable: Option<Storable>,
     /// The newest event up to which no purge is known to name it: spares the look into the marks.
     pub(crate) checked: AtomicU64,
+    /// Where it lies on disk. Shared by all heads of the same version.
+    pub(crate) on_disk: Arc<OnDisk>,
 }
 
 impl Head {
@@ -103,6 +107,7 @@ pub(crate) fn describe(
         fetched_ms: now_ms,
         storable,
         checked: AtomicU64::new(began.event),
+        on_disk: Arc::default(),
     })
 }
 

@@ -17,6 +17,7 @@ mod pull;
 mod purges;
 mod reader;
 mod serve;
+mod shelved;
 mod sync;
 
 use std::path::PathBuf;
@@ -169,6 +170,10 @@ impl EdgeView {
     pub fn trusted(&self) -> bool {
         self.0.marks.trusted()
     }
+    /// Entries that were brought to the disk tier so far.
+    pub fn disk_admissions(&self) -> u64 {
+        self.0.metrics.disk_admitted.get()
+    }
     /// Whether it can serve: it has a configuration, from control or from its disk.
     pub fn ready(&self) -> bool {
         self.0.view().is_some()
@@ -290,7 +295,15 @@ mod tests {
         let zone = ZoneDoc { pull: Some(Box::new(pull)), ..ZoneDoc::new("shop".parse().expect("zone")) };
         let (name, limits) = ("edge".parse().expect("name"), ServerLimits::default());
         let clock: Clock = Arc::new(|| 1_000);
-        let config = StandaloneConfig { zone, name, memory_bytes: MIN_MEMORY_BYTES, cache: CacheConfig::default(), state_dir, limits, clock };
+        let config = StandaloneConfig {
+            zone,
+            name,
+            memory_bytes: MIN_MEMORY_BYTES,
+            cache: CacheConfig::default(),
+            state_dir,
+            limits,
+            clock,
+        };
         Edge::standalone(config, &EdgeMetrics::new(&mut prometheus_client::registry::Registry::default()))
             .expect("edge")
     }

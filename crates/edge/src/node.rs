@@ -374,13 +374,27 @@ impl Node {
             for index in 0..api::slices::slice_count(head.size) {
                 self.store.remove(&Key::Slice((BodyId::File(head.digest), index)));
             }
+            self.remove_file(head);
             self.placed(head.id, None);
             self.show_size();
         }
     }
 
+    /// Whether anything is known of a file in memory. Not a use of it.
+    pub(crate) fn has_head(&self, key: &HeadKey) -> bool {
+        self.store.peek(&Key::Head(key.clone())).is_some()
+    }
+
     pub(crate) fn keep_head(&self, key: HeadKey, head: &Arc<Head>) -> bool {
-        let kept = self.keep(Key::Head(key), Item::Head(Arc::clone(head)), head.weight());
+        let key = Key::Head(key);
+        if let Some(Item::Head(before)) = self.store.peek(&key) {
+            if !Arc::ptr_eq(&before.on_disk, &head.on_disk) {
+                self.remove_file(&before);
+            } else if !Arc::ptr_eq(&before, head) {
+                self.rewrite_head(head);
+            }
+        }
+        let kept = self.keep(key, Item::Head(Arc::clone(head)), head.weight());
         if kept {
             self.placed(head.id, Some(head.version));
         }
@@ -438,6 +452,7 @@ impl Node {
         };
         for (_, item) in evicted {
             match item {
+                Item::Head(head) if head.on_disk.entry().is_some() => {}
                 Item::Head(head) => self.placed(head.id, None),
                 Item::Page(page) => self.page_evicted(&page),
                 Item::Absent { .. } | Item::Slice(_) => {}

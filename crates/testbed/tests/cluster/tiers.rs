@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use testbed::eventually;
 use testbed::front::{Front, FrontSettings};
 use testbed::media::{Media, content};
+use testbed::{Cluster, Settings, eventually};
 
 const S: u64 = 1 << 20;
 
@@ -121,4 +121,38 @@ async fn what_the_origin_confirms_keeps_its_place_on_disk() {
     let edge = front(&media, folder.path()).await;
     edge.advance(Duration::from_secs(25));
     hit(&edge, "/whole/a/500", 1, 500).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_come_back_from_disk_and_updates_are_not_forgotten() {
+    let mut cluster = Cluster::with(Settings { edges: vec!["a@0,0"], ..Settings::default() }).await;
+    let large: Vec<u8> = (0..3 * S + 5).map(|at| (at % 251) as u8).collect();
+    cluster.put("large.bin", large.clone()).await;
+    cluster.put("small.txt", "as it was").await;
+    cluster.put("empty", "").await;
+    let paths = ["large.bin", "small.txt", "empty"];
+    let url = |cluster: &Cluster, path: &str| format!("{}/{path}", cluster.edge_url("a"));
+    let host = [("host", "files.localhost")];
+    for path in paths.iter().chain(&paths) {
+        let answer = cluster.ask(Method::GET, &url(&cluster, path), &host).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.text());
+    }
+    let admitted = |cluster: &Cluster| cluster.edge_view("a").disk_admissions();
+    eventually("they are written", || async { admitted(&cluster) >= 3 }).await;
+    cluster = cluster.restart().await;
+    // With the origin away there is only what the edge has.
+    cluster.stop("origin").await;
+    for (path, expected) in [("large.bin", large.as_slice()), ("small.txt", b"as it was"), ("empty", b"")] {
+        let answer = cluster.ask(Method::GET, &url(&cluster, path), &host).await;
+        assert_eq!(answer.x_cache(), "HIT", "{path}: {}", answer.header("cache-status"));
+        assert!(*answer.bytes() == expected, "{path}");
+    }
+    cluster = cluster.restart().await;
+    cluster.put("small.txt", "as it is").await;
+    cluster = cluster.restart().await;
+    let answer = cluster.ask(Method::GET, &url(&cluster, "small.txt"), &host).await;
+    assert_eq!((answer.x_cache(), answer.text().as_str()), ("MISS", "as it is"));
+    let answer = cluster.ask(Method::GET, &url(&cluster, "large.bin"), &host).await;
+    assert_eq!(answer.x_cache(), "HIT");
+    assert!(*answer.bytes() == large);
 }
