@@ -13,7 +13,7 @@ const WAYS: usize = 8;
 const FIRST_CELLS: usize = 512;
 /// Cells that a table may have in any case: 256 KiB. A small cache needs to remember much more than it holds to know
 /// what is asked for again; for a shard of 64 MiB this is 0.4 % of it.
-const LEAST_CELLS: usize = 16_384;
+const LEAST_CELLS: usize = 65_536;
 /// What a cell costs.
 const CELL_BYTES: usize = size_of::<Cell>();
 

@@ -111,14 +111,13 @@ impl Model {
         self.others(record) * (here + (ahead.unwrap_or(here) - here) * part)
     }
 
-    /// Learns that a key was not asked for since this was last said of it, nor since its last use. `weight` is how much
-    /// this observation counts.
-    pub(super) fn waited(&mut self, record: &mut Record, now: u32, weight: f64) {
+    /// Learns that a key was not asked for since this was last said of it, nor since its last use.
+    pub(super) fn waited(&mut self, record: &mut Record, now: u32) {
         let (mut from, to) = (record.counted.wrapping_sub(record.last), record.age(now));
         if from >= to {
             return;
         }
-        let others = self.others(record) * weight;
+        let others = self.others(record);
         let mut expected = 0.0;
         for level in age_level(from)..=age_level(to - 1) {
             let end = if age_from(level + 1) < f64::from(to) { age_from(level + 1) as u32 } else { to };
@@ -134,11 +133,11 @@ impl Model {
     }
 
     /// Learns that a key is asked for now.
-    pub(super) fn used(&mut self, record: &Record, now: u32, weight: f64) {
-        self.age.count(age_level(record.age(now).saturating_sub(1)), weight, 0.0);
-        self.uses.count(use_level(record.uses), weight, 0.0);
-        self.gap.count(usize::from(record.gap), weight, 0.0);
-        self.size.count(usize::from(record.size), weight, 0.0);
+    pub(super) fn used(&mut self, record: &Record, now: u32) {
+        self.age.count(age_level(record.age(now).saturating_sub(1)), 1.0, 0.0);
+        self.uses.count(use_level(record.uses), 1.0, 0.0);
+        self.gap.count(usize::from(record.gap), 1.0, 0.0);
+        self.size.count(usize::from(record.size), 1.0, 0.0);
     }
 
     /// Adjusts the factors when it is time for it. To be called once at each request.
@@ -251,10 +250,10 @@ mod tests {
         let mut waiting = idle;
         for now in 1..20_000 {
             model.tick(now);
-            model.waited(&mut waiting, now, 1.0);
+            model.waited(&mut waiting, now);
             if now % 8 == 0 {
-                model.waited(&mut record(now - 8), now, 1.0);
-                model.used(&record(now - 8), now, 1.0);
+                model.waited(&mut record(now - 8), now);
+                model.used(&record(now - 8), now);
             }
         }
         // At age 7 it will be used at the next request; at age 0 at one of the next eight.
@@ -286,8 +285,8 @@ mod tests {
         for round in 0..2_000_u32 {
             now = now.wrapping_add(FIT_REQUESTS * (round % 30));
             let mut old = Record { last: 7, counted: now.wrapping_sub(round), uses: round as u16, gap: 25, size: 64 };
-            model.waited(&mut old, now, 1e6);
-            model.used(&Record { gap: 255, size: 255, ..old }, now, 1e6);
+            model.waited(&mut old, now);
+            model.used(&Record { gap: 255, size: 255, ..old }, now);
             model.tick(now & !(FIT_REQUESTS - 1));
             let worth = model.worth(&old, now);
             assert!(worth.is_finite() && worth >= 0.0, "{worth}");
