@@ -260,6 +260,17 @@ impl<K: Hash + Eq, V> Bounded<K, V> {
         (removed, next)
     }
 
+    /// Changes the limit; what has to leave for that is dropped.
+    pub fn set_limit(&mut self, limit_bytes: u64) {
+        self.limit_bytes = limit_bytes;
+        while self.bytes > self.limit_bytes
+            && let Some(slot) = self.victim(0, 0)
+        {
+            self.counters.evictions += 1;
+            self.clear(slot);
+        }
+    }
+
     /// Entries held.
     pub fn len(&self) -> usize {
         self.index.len()

@@ -87,9 +87,66 @@ fn ratio(part: u64, whole: u64) -> f64 {
 }
 
 /// A hash that is the same at each run (the finalizer of SplitMix64, Steele, Lea and Flood, OOPSLA 2014).
-fn hash(id: u64) -> u64 {
+pub(crate) fn hash(id: u64) -> u64 {
     let mixed = id.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MIN_SHARE_BYTES;
+    use crate::traces::zipf;
+
+    fn replay(limit_bytes: u64, choice: &str, trace: &[(u64, u64)]) -> Outcome {
+        let mut simulation = Simulation::new(limit_bytes, choice.parse().unwrap());
+        for (id, bytes) in trace {
+            simulation.request(*id, *bytes, 0);
+        }
+        simulation.outcome()
+    }
+
+    #[test]
+    fn hits_misses_and_bytes_are_counted() {
+        let mut simulation = Simulation::new(30, "lru".parse().unwrap());
+        // 1 keeps the size that it came in with, 10, so that 2 has room beside it; 3 is too large.
+        let hits = [(1, 10), (1, 25), (2, 20), (1, 10), (3, 31), (3, 31), (2, 20)]
+            .map(|(id, bytes)| simulation.request(id, bytes, 0));
+        assert_eq!(hits, [false, true, false, true, false, false, true]);
+        let outcome = simulation.outcome();
+        assert_eq!(outcome, Outcome { requests: 7, misses: 4, bytes: 147, missed_bytes: 92 });
+        assert_eq!((outcome.request_miss_ratio(), outcome.byte_miss_ratio()), (4.0 / 7.0, 92.0 / 147.0));
+        assert_eq!((Outcome::default().request_miss_ratio(), Outcome::default().byte_miss_ratio()), (0.0, 0.0));
+        // With what an entry weighs, two of 15 are too much.
+        let mut simulation = Simulation::new(30, "lru".parse().unwrap());
+        assert_eq!([1, 2, 1].map(|id| simulation.request(id, 15, 1)), [false; 3]);
+        assert!(!simulation.request(9, u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn there_are_as_many_shards_as_in_a_tier() {
+        for (limit_bytes, shards) in [(1, 1), (2 * MIN_SHARE_BYTES, 2), (100 * MIN_SHARE_BYTES, 16)] {
+            assert_eq!(Simulation::new(limit_bytes, PolicyChoice::default()).shards.len(), shards);
+        }
+    }
+
+    /// What is known of the policies, on a trace in which sizes do not depend on popularity.
+    #[test]
+    fn policies_do_as_well_as_they_are_known_to() {
+        let trace = zipf(0.8, 10_000, 40_000, 1);
+        let limit_bytes = 10_000 * 2_000 / 20;
+        let misses = |choice| replay(limit_bytes, choice, &trace).request_miss_ratio();
+        let bytes = |choice| replay(limit_bytes, choice, &trace).byte_miss_ratio();
+        let lru = (misses("lru"), bytes("lru"));
+        for choice in ["lfu", "s3fifo", "sieve"] {
+            assert!(misses(choice) < lru.0 - 0.02 && bytes(choice) < lru.1 - 0.01, "{choice}");
+        }
+        assert!(misses("gdsf") < lru.0 - 0.10, "GDSF heeds sizes");
+        assert!(bytes("gdsf:bytes") < lru.1 - 0.01);
+        assert!(misses("auto") <= misses("gdsf") + 0.01);
+        assert!(bytes("auto:bytes") <= bytes("sieve") + 0.01);
+        assert_eq!(replay(limit_bytes, "auto", &trace), replay(limit_bytes, "auto", &trace), "it is deterministic");
+    }
 }

@@ -19,9 +19,9 @@ use crate::cli::output::Out;
 use crate::config::Size;
 
 const EXAMPLES: &str = "\
-A trace has a line for each request: 'time id size', with white space between; it may be compressed with xz. What is
-asked for and not there is kept at once, if it fits. A request for what is there is a hit even where it names another
-size than the one that is there. An edge counts some hundred bytes more for each object than its body: see --overhead.
+A trace has a line for each request: 'time id size', with white space between; it may be compressed with xz. What is \
+asked for and not there is kept at once, if it fits. A request for what is there is a hit, even where it names another \
+size. An edge counts some hundred bytes more for each object than its body: see --overhead.
 
 Examples:
   littoral cache simulate requests.trace.xz --sizes 64MiB,256MiB,1GiB

@@ -34,8 +34,8 @@ pub(super) enum TraceError {
     Unreadable { file: String, why: io::Error },
     #[error("{file}, line {line}: {why}; a line is 'time id size', like '1605.2 48213 7454'")]
     BadLine { file: String, line: usize, why: BadLine },
-    #[error("{file} has more than {MAX_REQUESTS} requests; cut it into parts of at most that many lines")]
-    TooLong { file: String },
+    #[error("{file} has more than {most} requests; cut it into parts of at most that many lines")]
+    TooLong { file: String, most: usize },
     #[error("{file} has no requests; it needs lines of 'time id size'")]
     Empty { file: String },
 }
@@ -63,9 +63,9 @@ pub(super) fn read(path: &Path) -> Result<Vec<TraceRequest>, TraceError> {
     let unreadable = |why| TraceError::Unreadable { file: file.clone(), why };
     let mut plain = BufReader::new(File::open(path).map_err(unreadable)?);
     if plain.fill_buf().map_err(unreadable)?.starts_with(&XZ_MAGIC) {
-        lines(&mut BufReader::new(XzReader::new_mem_limit(plain, true, MAX_XZ_KIB)), &file)
+        lines(&mut BufReader::new(XzReader::new_mem_limit(plain, true, MAX_XZ_KIB)), &file, MAX_REQUESTS)
     } else {
-        lines(&mut plain, &file)
+        lines(&mut plain, &file, MAX_REQUESTS)
     }
 }
 
@@ -75,7 +75,7 @@ pub(super) fn footprint_bytes(requests: &[TraceRequest]) -> u64 {
     sizes.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))
 }
 
-fn lines(from: &mut impl BufRead, file: &str) -> Result<Vec<TraceRequest>, TraceError> {
+fn lines(from: &mut impl BufRead, file: &str, most: usize) -> Result<Vec<TraceRequest>, TraceError> {
     let (mut requests, mut line, mut number) = (Vec::new(), Vec::new(), 0);
     loop {
         line.clear();
@@ -85,8 +85,8 @@ fn lines(from: &mut impl BufRead, file: &str) -> Result<Vec<TraceRequest>, Trace
             break;
         }
         let request = request(&line).map_err(|why| TraceError::BadLine { file: file.to_owned(), line: number, why })?;
-        if requests.len() >= MAX_REQUESTS {
-            return Err(TraceError::TooLong { file: file.to_owned() });
+        if request.is_some() && requests.len() >= most {
+            return Err(TraceError::TooLong { file: file.to_owned(), most });
         }
         requests.extend(request);
     }
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &[u8]) -> Result<Vec<(u64, u64)>, String> {
-        let requests = lines(&mut &*text, "x.trace").map_err(|error| error.to_string())?;
+        let requests = lines(&mut &*text, "x.trace", 4).map_err(|error| error.to_string())?;
         Ok(requests.into_iter().map(|request| (request.id, request.bytes)).collect())
     }
 
@@ -144,6 +144,7 @@ mod tests {
             ("0 1 2.5\n", "the size \"2.5\" is not"),
             ("\n0 1 1KiB\n", "line 2: the size \"1KiB\" is not"),
             ("\n\n", "x.trace has no requests"),
+            ("0 1 2\n0 1 2\n0 1 2\n0 1 2\n0 1 2\n", "more than 4 requests; cut it"),
             (&long, "line 1: it is longer than 1024 bytes"),
         ] {
             let error = parse(text.as_bytes()).expect_err(text);
@@ -166,6 +167,14 @@ mod tests {
         0xD8, 0xD8, 0x1F, 0xB6, 0xF3, 0x7D, 0x01, 0x00, 0x00, 0x00, 0x00, 0x04, 0x59, 0x5A,
     ];
 
+    /// `printf '1 2 3\n' | xz --lzma2=dict=256MiB`
+    const GREEDY: &[u8] = &[
+        0xFD, 0x37, 0x7A, 0x58, 0x5A, 0x00, 0x00, 0x04, 0xE6, 0xD6, 0xB4, 0x46, 0x02, 0x00, 0x21, 0x01, 0x20, 0x00,
+        0x00, 0x00, 0x09, 0x88, 0xA5, 0x76, 0x01, 0x00, 0x05, 0x31, 0x20, 0x32, 0x20, 0x33, 0x0A, 0x00, 0x00, 0x00,
+        0xE3, 0x4D, 0x3A, 0x5D, 0x05, 0xC7, 0x88, 0x46, 0x00, 0x01, 0x1E, 0x06, 0xC1, 0x2F, 0xA4, 0x1D, 0x1F, 0xB6,
+        0xF3, 0x7D, 0x01, 0x00, 0x00, 0x00, 0x00, 0x04, 0x59, 0x5A,
+    ];
+
     #[test]
     fn xz_is_known_by_its_first_bytes_and_broken_ones_are_errors() {
         let folder = tempfile::tempdir().expect("folder");
@@ -180,6 +189,8 @@ mod tests {
         for end in [XZ_MAGIC.len(), PACKED.len() / 2, PACKED.len() - 1] {
             assert!(matches!(file(&PACKED[..end]), Err(TraceError::Unreadable { .. })), "{end}");
         }
+        let error = file(GREEDY).expect_err("a dictionary of 256 MiB").to_string();
+        assert!(error.contains("memory"), "{error}");
         for at in 0..PACKED.len() {
             let mut flipped = PACKED.to_vec();
             flipped[at] ^= 1;
