@@ -7,13 +7,13 @@
 
 use super::record::Record;
 
-/// Cells of a set: half a kibibyte would be too far to look, and with fewer the sets overflow unevenly.
+/// Cells of a set: two lines of a processor's cache. With fewer, sets fill more unevenly.
 const WAYS: usize = 8;
 /// Cells that a table begins with (8 KiB), so that small or idle tiers pay little.
 const FIRST_CELLS: usize = 512;
-/// Cells that a table may have in any case: 256 KiB. A small cache needs to remember much more than it holds to know
-/// what is asked for again; for a shard of 64 MiB this is 0.4 % of it.
-const LEAST_CELLS: usize = 16_384;
+/// Cells that a table may have in any case: 1 MiB, 1.6 % of a shard of 64 MiB. A small cache needs to remember much more
+/// than it holds to know what is asked for again, and after which time. Only what leaves fills them.
+const LEAST_CELLS: usize = 65_536;
 /// What a cell costs.
 const CELL_BYTES: usize = size_of::<Cell>();
 
@@ -123,28 +123,28 @@ mod tests {
     fn it_remembers_what_was_idle_least() {
         let mut ghosts = Ghosts::new();
         let mut forgotten = 0;
-        for n in 0..50_000 {
+        for n in 0..200_000 {
             forgotten += u32::from(ghosts.put(hash(n), Record::new(n, 1), n, 10).is_some());
         }
-        assert_eq!((ghosts.cells.len(), ghosts.taken), (LEAST_CELLS, 50_000 - forgotten as usize));
+        assert_eq!((ghosts.cells.len(), ghosts.taken), (LEAST_CELLS, 200_000 - forgotten as usize));
         let found = |range: std::ops::Range<u32>| range.filter(|n| ghosts.find(hash(*n)).is_some()).count();
-        assert_eq!(found(0..20_000), 0);
-        assert!(found(40_000..50_000) > 9_900, "{}", found(40_000..50_000));
-        assert_eq!(ghosts.take(hash(49_999)), Some(Record::new(49_999, 1)));
-        assert_eq!((ghosts.take(hash(49_999)), ghosts.find(hash(49_999))), (None, None));
+        assert_eq!(found(0..100_000), 0);
+        assert!(found(190_000..200_000) > 9_900, "{}", found(190_000..200_000));
+        assert_eq!(ghosts.take(hash(199_999)), Some(Record::new(199_999, 1)));
+        assert_eq!((ghosts.take(hash(199_999)), ghosts.find(hash(199_999))), (None, None));
     }
 
     #[test]
     fn it_grows_with_what_is_held_and_the_hand_sees_all() {
         let mut ghosts = Ghosts::new();
         assert_eq!((ghosts.find(1), ghosts.take(1), ghosts.next()), (None, None, None));
-        for n in 0..40_000 {
-            ghosts.put(hash(n), Record::new(n, 1), n, 40_000);
+        for n in 0..90_000 {
+            ghosts.put(hash(n), Record::new(n, 1), n, 90_000);
         }
-        assert_eq!(ghosts.cells.len(), 65_536);
-        assert!(ghosts.taken > 39_990, "{}", ghosts.taken);
-        assert!(ghosts.heap_bytes() <= 40_000 * Ghosts::ENTRY_BYTES);
-        let seen = (0..65_536).filter(|_| ghosts.next().is_some()).count();
+        assert_eq!(ghosts.cells.len(), 131_072);
+        assert!(ghosts.taken > 89_000, "{}", ghosts.taken);
+        assert!(ghosts.heap_bytes() <= 90_000 * Ghosts::ENTRY_BYTES);
+        let seen = (0..131_072).filter(|_| ghosts.next().is_some()).count();
         assert_eq!(seen, ghosts.taken);
     }
 }
