@@ -13,6 +13,7 @@ pub mod session;
 pub mod values;
 pub mod zone_file;
 
+mod cache;
 mod completions;
 mod download;
 mod events;
@@ -113,6 +114,8 @@ enum ClientCommand {
     Events(events::EventsArgs),
     /// Show the state of the whole
     Status(status::StatusArgs),
+    /// Replay traces through the eviction policies
+    Cache(cache::CacheArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
     /// Print the version
@@ -187,6 +190,7 @@ impl ClientCommand {
             Self::Explain(args) => explain::run(args, globals).await,
             Self::Events(args) => events::run(args, globals).await,
             Self::Status(args) => status::run(args, globals).await,
+            Self::Cache(args) => cache::run(args, globals).await,
             Self::Completions(args) => completions::run(&args, &globals.out()),
             Self::Version => completions::version(&globals.out()),
         }
@@ -231,6 +235,12 @@ mod tests {
             ("littoral put a --if-new --if-match *", "cannot be used with"),
             ("littoral rm", "<PATH"),
             ("littoral ls --outptu json", "--output"),
+            ("littoral cache simulate x", "--sizes"),
+            ("littoral cache simulate x --sizes 1GB", "512KiB, 64MiB or 2GiB"),
+            ("littoral cache simulate x --sizes 0", "at least 1 byte"),
+            ("littoral cache simulate x --sizes 101%", "from 0.0001% to 100%"),
+            ("littoral cache simulate x --sizes 1 --policies lru,fifo", "lru, lfu, s3fifo, sieve, gdsf, auto"),
+            ("littoral cache simulate x --sizes 1 --objective speed", "requests or bytes"),
         ] {
             let (code, message) = refused(line);
             assert_eq!(code, 2, "{line}");

@@ -11,6 +11,9 @@
 //! insertions; the counts are halved every [`DECAY_REQUESTS`]): a scan through one class cannot push out the others. What
 //! one class does not use, the others may.
 
+#[cfg(test)]
+mod tests;
+
 use std::hash::Hash;
 use std::ops::Add;
 
@@ -53,7 +56,7 @@ pub enum Insertion<K, V> {
     Refused {
         /// What was there under the same key.
         replaced: Option<V>,
-        /// What left nevertheless, because it had expired.
+        /// What left nevertheless: it had expired, or was worth even less.
         evicted: Vec<(K, V)>,
     },
     /// It is larger than the limit and was not kept; what was there under its key is gone too.
@@ -257,6 +260,17 @@ impl<K: Hash + Eq, V> Bounded<K, V> {
         (removed, next)
     }
 
+    /// Changes the limit; what has to leave for that is dropped.
+    pub fn set_limit(&mut self, limit_bytes: u64) {
+        self.limit_bytes = limit_bytes;
+        while self.bytes > self.limit_bytes
+            && let Some(slot) = self.victim(0, 0)
+        {
+            self.counters.evictions += 1;
+            self.clear(slot);
+        }
+    }
+
     /// Entries held.
     pub fn len(&self) -> usize {
         self.index.len()
@@ -324,14 +338,16 @@ impl<K: Hash + Eq, V> Bounded<K, V> {
                 .classes
                 .get_mut(usize::from(class))
                 .is_none_or(|members| members.policy.admit(&self.nodes, node.hash, bytes, room_bytes));
-            if !admitted {
-                self.counters.refused += 1;
-                return Insertion::Refused { replaced, evicted };
-            }
-            while self.lacks_room(bytes) {
-                let Some(slot) = self.victim(class, bytes) else { break };
+            while admitted
+                && self.lacks_room(bytes)
+                && let Some(slot) = self.victim(class, bytes)
+            {
                 self.counters.evictions += 1;
                 evicted.extend(self.clear(slot));
+            }
+            if self.lacks_room(bytes) {
+                self.counters.refused += 1;
+                return Insertion::Refused { replaced, evicted };
             }
         }
         self.counters.insertions += 1;
@@ -368,24 +384,32 @@ impl<K: Hash + Eq, V> Bounded<K, V> {
             members.policy.reweigh(&mut self.nodes, slot, bytes);
         }
         let mut evicted = Vec::new();
-        self.evict_expired(0, now_s, &mut evicted);
-        let mut kept = self.entries.get(slot as usize).is_some_and(Option::is_some);
-        while self.lacks_room(0) {
-            let Some(victim) = self.victim(class, 0) else { break };
-            self.counters.evictions += u64::from(victim != slot);
-            kept &= victim != slot;
-            let gone = self.clear(victim);
-            if victim != slot {
-                evicted.extend(gone);
+        while self.bytes > self.limit_bytes {
+            let leaver = match self.first_expired(now_s) {
+                Some(leaver) => {
+                    self.leave_order(leaver);
+                    self.counters.expired += u64::from(leaver != slot);
+                    leaver
+                }
+                None => {
+                    // No class is empty of victims while it holds too much; were it so, this entry would go.
+                    let leaver = self.victim(class, 0).unwrap_or_else(|| {
+                        self.leave_order(slot);
+                        slot
+                    });
+                    self.counters.evictions += u64::from(leaver != slot);
+                    leaver
+                }
+            };
+            let gone = self.clear(leaver);
+            if leaver == slot {
+                self.counters.refused += 1;
+                return Insertion::Refused { replaced, evicted };
             }
+            evicted.extend(gone);
         }
-        if kept {
-            self.counters.insertions += 1;
-            Insertion::Stored { replaced, evicted }
-        } else {
-            self.counters.refused += 1;
-            Insertion::Refused { replaced, evicted }
-        }
+        self.counters.insertions += 1;
+        Insertion::Stored { replaced, evicted }
     }
 
     fn lacks_room(&self, bytes: u64) -> bool {
@@ -395,12 +419,15 @@ impl<K: Hash + Eq, V> Bounded<K, V> {
     /// Evicts what has expired, soonest first, while room is needed.
     fn evict_expired(&mut self, bytes: u64, now_s: u32, evicted: &mut Vec<(K, V)>) {
         while self.lacks_room(bytes)
-            && let Some((expires_s, slot)) = self.due.least()
-            && expires_s <= now_s
+            && let Some(slot) = self.first_expired(now_s)
         {
             self.counters.expired += 1;
             evicted.extend(self.discard(slot));
         }
+    }
+
+    fn first_expired(&self, now_s: u32) -> Option<u32> {
+        self.due.least().filter(|(expires_s, _)| *expires_s <= now_s).map(|(_, slot)| slot)
     }
 
     /// Lets the class that exceeds its share the most choose who leaves, for `incoming` bytes of `class`.
@@ -461,11 +488,15 @@ impl<K: Hash + Eq, V> Bounded<K, V> {
 
     /// Takes an entry out of its order and of everything else.
     fn discard(&mut self, slot: u32) -> Option<(K, V)> {
+        self.leave_order(slot);
+        self.clear(slot)
+    }
+
+    fn leave_order(&mut self, slot: u32) {
         let class = usize::from(self.nodes.at(slot).class);
         if let Some(members) = self.classes.get_mut(class) {
             members.policy.remove(&mut self.nodes, slot);
         }
-        self.clear(slot)
     }
 
     /// Takes an entry that is in no order any more out of everything else.

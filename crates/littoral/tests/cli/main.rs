@@ -535,3 +535,32 @@ async fn what_cannot_be_meant_ends_with_2() {
         assert_eq!(full.status.code(), Some(1));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_is_replayed() {
+    let world = World::new().await;
+    // Three objects in turn, in a cache for two of them: LRU never finds one.
+    world.write("loop.trace", &(0..30).map(|n| format!("{n} {} 1000\n", n % 3)).collect::<String>());
+    let shown = world.run("cache simulate loop.trace --sizes 2000,100% --policies lru").await;
+    assert_eq!(shown.stderr, "30 requests for 2.9 KiB of objects\n");
+    assert_eq!(
+        shown.ok(),
+        "POLICY  SIZE     BYTES  REQUESTS MISSED  BYTES MISSED\n\
+         lru     2.0 KiB  2000   1.0000           1.0000\n\
+         lru     2.9 KiB  3000   0.1000           0.1000\n"
+    );
+    let json = world.run("cache simulate loop.trace --sizes 3000 --policies lru,sieve --overhead 1 -o json -q").await;
+    assert_eq!(json.stderr, "");
+    let rows: serde_json::Value = serde_json::from_str(&json.ok()).expect("JSON");
+    assert_eq!(
+        rows[0],
+        serde_json::json!({"policy": "lru", "size": 3000, "request_miss_ratio": 1.0, "byte_miss_ratio": 1.0})
+    );
+    assert_eq!((rows.as_array().map(Vec::len), &rows[1]["policy"]), (Some(2), &serde_json::json!("sieve")));
+    let all = world.run("cache simulate loop.trace --sizes 2000 -o json -q").await.ok();
+    assert_eq!(all.matches("\"policy\"").count(), 6);
+
+    world.write("bad.trace", "0 1 2\n1 2\n");
+    world.run("cache simulate bad.trace --sizes 1").await.fails(1, &["bad.trace, line 2: it has 2 words, not 3"]);
+    world.run("cache simulate none.trace --sizes 1").await.fails(1, &["cannot read", "none.trace"]);
+}

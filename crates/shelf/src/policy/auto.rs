@@ -32,6 +32,10 @@ impl Auto {
 }
 
 impl Order for Auto {
+    fn admit(&mut self, nodes: &Nodes, hash: u64, bytes: u64, room_bytes: u64) -> bool {
+        self.order().admit(nodes, hash, bytes, room_bytes)
+    }
+
     fn insert(&mut self, nodes: &mut Nodes, slot: u32, room_bytes: u64) {
         self.order().insert(nodes, slot, room_bytes);
     }

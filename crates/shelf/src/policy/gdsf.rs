@@ -4,6 +4,9 @@
 //! With the objective `requests` the value of an entry is 1 / size: the most requests answered for each byte held. With
 //! `bytes` each byte that is answered counts, so value is 1: `L + uses` (LFU with dynamic ageing).
 //!
+//! A newcomer competes: what ranks below it leaves for it, and when nothing does any more and there is still no room, it
+//! is not let in, and its own rank becomes `L` (as in libCacheSim; the paper lets it in whatever leaves).
+//!
 //! `L` never falls. Ranks are finite: at most 2^64 evictions can each raise `L` by at most 65,535.
 
 use crate::policy::heap::Heap;
@@ -16,6 +19,8 @@ pub(crate) struct Gdsf {
     heap: Heap<f64>,
     inflation: f64,
     objective: Objective,
+    /// The rank of the newcomer for which room is being made.
+    newcomer: Option<f64>,
 }
 
 impl Gdsf {
@@ -23,28 +28,35 @@ impl Gdsf {
     pub(crate) const ENTRY_BYTES: usize = grown_bytes(size_of::<(f64, u32)>());
 
     pub(crate) const fn new(objective: Objective) -> Self {
-        Self { heap: Heap::new(), inflation: 0.0, objective }
+        Self { heap: Heap::new(), inflation: 0.0, objective, newcomer: None }
     }
 
-    fn rank(&self, nodes: &Nodes, slot: u32) -> f64 {
-        let node = nodes.at(slot);
+    fn rank(&self, uses: u16, bytes: u64) -> f64 {
         let value = match self.objective {
-            Objective::Requests => 1.0 / node.bytes.max(1) as f64,
+            Objective::Requests => 1.0 / bytes.max(1) as f64,
             Objective::Bytes => 1.0,
         };
-        self.inflation + f64::from(node.uses) * value
+        self.inflation + f64::from(uses) * value
     }
 
     fn rerank(&mut self, nodes: &mut Nodes, slot: u32) {
-        let (place, rank) = (nodes.at(slot).prev, self.rank(nodes, slot));
+        let node = nodes.at(slot);
+        let (place, rank) = (node.prev, self.rank(node.uses, node.bytes));
         self.heap.rerank(place, rank, |slot, place| nodes.at_mut(slot).prev = place);
     }
 }
 
 impl Order for Gdsf {
+    fn admit(&mut self, _nodes: &Nodes, _hash: u64, bytes: u64, _room_bytes: u64) -> bool {
+        self.newcomer = Some(self.rank(1, bytes));
+        true
+    }
+
     fn insert(&mut self, nodes: &mut Nodes, slot: u32, _room_bytes: u64) {
-        nodes.at_mut(slot).uses = 1;
-        let rank = self.rank(nodes, slot);
+        self.newcomer = None;
+        let node = nodes.at_mut(slot);
+        node.uses = 1;
+        let rank = self.rank(1, node.bytes);
         self.heap.push(rank, slot, |slot, place| nodes.at_mut(slot).prev = place);
     }
 
@@ -66,6 +78,13 @@ impl Order for Gdsf {
 
     fn victim(&mut self, nodes: &mut Nodes, _room_bytes: u64) -> Option<u32> {
         let (rank, slot) = self.heap.least()?;
+        if let Some(newcomer) = self.newcomer
+            && newcomer < rank
+        {
+            self.newcomer = None;
+            self.inflation = newcomer;
+            return None;
+        }
         self.inflation = rank;
         self.remove(nodes, slot);
         Some(slot)

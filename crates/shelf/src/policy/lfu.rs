@@ -10,7 +10,7 @@
 
 use crate::policy::Order;
 use crate::policy::list::List;
-use crate::policy::nodes::Nodes;
+use crate::policy::nodes::{NONE, Nodes};
 use crate::policy::sketch::{SKETCH_BYTES, Sketch};
 
 /// One part in this many of the room is the window's.
@@ -96,10 +96,9 @@ impl Lfu {
         if self.probation.len() > 0 { self.probation.tail() } else { self.protected.tail() }
     }
 
-    fn take(&mut self, nodes: &mut Nodes, slot: u32) -> Option<u32> {
+    fn take(&mut self, nodes: &mut Nodes, slot: u32) {
         let queue = nodes.at(slot).queue;
         self.list(queue).unlink(nodes, slot);
-        Some(slot)
     }
 }
 
@@ -139,18 +138,19 @@ impl Order for Lfu {
         self.room_bytes = room_bytes;
         self.settle(nodes);
         let (newcomer, settled) = (self.window.tail(), self.main_victim());
-        let (newcomers, settlers) =
-            (self.window.len() > 0, self.main_bytes() > 0 || self.probation.len() > 0 || self.protected.len() > 0);
-        match (newcomers && self.window.bytes() > self.window_room(), settlers) {
-            (true, true) => {
-                let estimate = |slot| self.sketch.estimate(nodes.at(slot).hash);
-                let loser = if estimate(newcomer) > estimate(settled) { settled } else { newcomer };
-                self.take(nodes, loser)
+        let crowded = self.window.bytes() > self.window_room();
+        let leaver = match (newcomer, settled) {
+            (NONE, NONE) => return None,
+            (NONE, settled) => settled,
+            (newcomer, NONE) => newcomer,
+            (newcomer, settled) if crowded => {
+                let seen = |slot| self.sketch.estimate(nodes.at(slot).hash);
+                if seen(newcomer) > seen(settled) { settled } else { newcomer }
             }
-            (false, true) => self.take(nodes, settled),
-            (_, false) if newcomers => self.take(nodes, newcomer),
-            _ => None,
-        }
+            (_, settled) => settled,
+        };
+        self.take(nodes, leaver);
+        Some(leaver)
     }
 
     fn heap_bytes(&self) -> usize {

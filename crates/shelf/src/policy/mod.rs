@@ -17,6 +17,8 @@ pub(crate) mod nodes;
 mod s3fifo;
 mod sieve;
 mod sketch;
+#[cfg(test)]
+mod tests;
 
 pub use choice::{Objective, ObjectiveError, PolicyChoice, PolicyChoiceError, PolicyName, PolicyNameError};
 
@@ -30,7 +32,8 @@ use sieve::Sieve;
 
 /// What a policy does. `room_bytes` is what its class may hold at the moment.
 pub(crate) trait Order {
-    /// Whether something new may come in at all, when others would have to leave for it.
+    /// Whether something new may come in at all, when others would have to leave for it. If so, victims are asked for
+    /// and then it is inserted, or it is not and the next call is another `admit` or about something else.
     fn admit(&mut self, _nodes: &Nodes, _hash: u64, _bytes: u64, _room_bytes: u64) -> bool {
         true
     }
@@ -47,7 +50,8 @@ pub(crate) trait Order {
     /// Lets go of a node that leaves for another reason than the lack of room.
     fn remove(&mut self, nodes: &mut Nodes, slot: u32);
 
-    /// Chooses the node that leaves, and lets go of it. `None` only where there is none.
+    /// Chooses the node that leaves, and lets go of it. `None`: there is none, or all are worth more than what `admit`
+    /// was last asked about, which then does not come in.
     fn victim(&mut self, nodes: &mut Nodes, room_bytes: u64) -> Option<u32>;
 
     /// What it has allocated, in bytes.
