@@ -90,7 +90,7 @@ impl Policy {
     pub(crate) const ENTRY_BYTES: usize =
         most(&[Lfu::ENTRY_BYTES, S3Fifo::ENTRY_BYTES, Gdsf::ENTRY_BYTES, Auto::ENTRY_BYTES]);
 
-    pub(crate) const fn new(choice: PolicyChoice) -> Self {
+    pub(crate) fn new(choice: PolicyChoice) -> Self {
         match choice.policy {
             PolicyName::Lru => Self::Lru(Lru::new()),
             PolicyName::Lfu => Self::Lfu(Lfu::new()),

@@ -1,0 +1,295 @@
+//! The model of `auto`: how likely it is that a key is asked for by the next request, given its [`Record`].
+//!
+//! The rate of a key is a product of four factors: of how often it was used, of its usual gap between uses, of its size,
+//! and of the time since its last use. This is a piecewise constant proportional hazards model (Cox 1972; Friedman,
+//! Annals of Statistics 10, 1982). It is learnt from everything that happens: each level of each factor counts the *uses*
+//! that there were, and the *expected* uses, which are the sum of the rates of all keys over all the time that they waited
+//! at that level. At intervals each level is multiplied by the root of used / expected (iterative scaling with damping).
+//! Both counts decay, so that the model follows when habits change.
+//!
+//! [`Model::worth`] is not the rate of the moment. A newcomer's rate falls with every request that passes, that of a file
+//! in a loop rises until its turn comes. The worth is the Gittins index: the best average rate that can be had by keeping
+//! the key from now on for some time, whichever is best (Gittins, J. R. Statist. Soc. B 41, 1979). Where rates fall with
+//! age it is the rate; where they rise it looks ahead.
+
+use super::record::Record;
+
+/// Requests between two adjustments: a few microseconds of work each.
+const FIT_REQUESTS: u32 = 128;
+/// What is left of a count at each adjustment: half of it is gone after 23 of them, or 12,000 requests.
+const FIT_KEEP: f64 = 0.9925;
+/// Uses and expected uses that each level is taken to have had already: what is seen less often than this moves little.
+const PRIOR_USES: f64 = 8.0;
+/// A level is not moved by more than this factor at once.
+const STEP_MOST: f64 = 2.0;
+/// Levels stay within this factor of 1, and finite with it.
+const LEVEL_MOST: f64 = 1e12;
+/// Below so many uses and expected uses nothing is known of an age, and it is taken to be like the age before.
+const KNOWN_USES: f64 = 1.0;
+/// Levels of the factor of age: two for each doubling of 32 bits.
+const AGES: usize = 64;
+/// Levels of use: see [`use_level`].
+const USES: usize = 13;
+/// Levels of gap and of size.
+const GAPS: usize = 26;
+const SIZES: usize = 65;
+/// What rates begin with is `uses / 5 / (age + 30)`: hyperbolic, as popularity in the manner of Zipf makes them.
+const BEGIN_RATE: f64 = 0.2;
+const BEGIN_AGE: f64 = 30.0;
+
+/// A factor of the rate, at its levels.
+#[derive(Debug, Clone, Copy)]
+struct Factor<const LEVELS: usize> {
+    levels: [Level; LEVELS],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Level {
+    value: f64,
+    used: f64,
+    expected: f64,
+}
+
+impl<const LEVELS: usize> Factor<LEVELS> {
+    fn new(value: impl Fn(usize) -> f64) -> Self {
+        Self { levels: std::array::from_fn(|level| Level { value: value(level), used: 0.0, expected: 0.0 }) }
+    }
+
+    fn value(&self, level: usize) -> f64 {
+        self.levels.get(level).map_or(1.0, |level| level.value)
+    }
+
+    fn count(&mut self, level: usize, used: f64, expected: f64) {
+        if let Some(level) = self.levels.get_mut(level) {
+            level.used += used;
+            level.expected += expected;
+        }
+    }
+
+    fn fit(&mut self) {
+        for level in &mut self.levels {
+            let ratio = (level.used + PRIOR_USES) / (level.expected + PRIOR_USES);
+            let step = ratio.sqrt().sqrt().clamp(1.0 / STEP_MOST, STEP_MOST);
+            level.value = (level.value * step).clamp(1.0 / LEVEL_MOST, LEVEL_MOST);
+            level.expected *= step * FIT_KEEP;
+            level.used *= FIT_KEEP;
+        }
+    }
+}
+
+/// The model, and the clock that its adjustments go by.
+#[derive(Debug)]
+pub(super) struct Model {
+    uses: Factor<USES>,
+    gap: Factor<GAPS>,
+    size: Factor<SIZES>,
+    age: Factor<AGES>,
+    /// The Gittins index at the beginning of each level of age, for other factors of 1.
+    index: [f64; AGES],
+}
+
+impl Model {
+    pub(super) fn new() -> Self {
+        let mut model = Self {
+            uses: Factor::new(typical_uses),
+            gap: Factor::new(|_| 1.0),
+            size: Factor::new(|_| 1.0),
+            age: Factor::new(|level| BEGIN_RATE / (age_from(level) + BEGIN_AGE)),
+            index: [0.0; AGES],
+        };
+        model.look_ahead();
+        model
+    }
+
+    /// The uses for each request that keeping a key promises at best, from now on for as long as is best.
+    pub(super) fn worth(&self, record: &Record, now: u32) -> f64 {
+        let age = record.age(now);
+        let level = age_level(age);
+        let index = |level: usize| self.index.get(level).copied();
+        let (here, ahead) = (index(level).unwrap_or(0.0), index(level + 1));
+        let part = (f64::from(age) - age_from(level)) / (age_from(level + 1) - age_from(level));
+        self.others(record) * (here + (ahead.unwrap_or(here) - here) * part)
+    }
+
+    /// Learns that a key was not asked for since this was last said of it, nor since its last use.
+    pub(super) fn waited(&mut self, record: &mut Record, now: u32) {
+        let (mut from, to) = (record.counted.wrapping_sub(record.last), record.age(now));
+        if from >= to {
+            return;
+        }
+        let others = self.others(record);
+        let mut expected = 0.0;
+        for level in age_level(from)..=age_level(to - 1) {
+            let end = if age_from(level + 1) < f64::from(to) { age_from(level + 1) as u32 } else { to };
+            let here = others * self.age.value(level) * f64::from(end - from);
+            self.age.count(level, 0.0, here);
+            expected += here;
+            from = end;
+        }
+        self.uses.count(use_level(record.uses), 0.0, expected);
+        self.gap.count(usize::from(record.gap), 0.0, expected);
+        self.size.count(usize::from(record.size), 0.0, expected);
+        record.counted = now;
+    }
+
+    /// Learns that a key is asked for now.
+    pub(super) fn used(&mut self, record: &Record, now: u32) {
+        self.age.count(age_level(record.age(now).saturating_sub(1)), 1.0, 0.0);
+        self.uses.count(use_level(record.uses), 1.0, 0.0);
+        self.gap.count(usize::from(record.gap), 1.0, 0.0);
+        self.size.count(usize::from(record.size), 1.0, 0.0);
+    }
+
+    /// Adjusts the factors when it is time for it. To be called once at each request.
+    pub(super) fn tick(&mut self, now: u32) {
+        if !now.is_multiple_of(FIT_REQUESTS) {
+            return;
+        }
+        self.uses.fit();
+        self.gap.fit();
+        self.size.fit();
+        self.age.fit();
+        let mut before: Option<f64> = None;
+        for (number, level) in self.age.levels.iter_mut().enumerate() {
+            if let Some(before) = before
+                && level.used + level.expected < KNOWN_USES
+            {
+                // As if rates went on falling in the way that they began with.
+                level.value = before * (age_from(number - 1) + BEGIN_AGE) / (age_from(number) + BEGIN_AGE);
+            }
+            before = Some(level.value);
+        }
+        self.look_ahead();
+    }
+
+    /// The factors other than that of age.
+    fn others(&self, record: &Record) -> f64 {
+        self.uses.value(use_level(record.uses))
+            * self.gap.value(usize::from(record.gap))
+            * self.size.value(usize::from(record.size))
+    }
+
+    /// Works out the indices: for each age the best average of the rate from there to the end of any level above.
+    fn look_ahead(&mut self) {
+        for (from, index) in self.index.iter_mut().enumerate() {
+            let (mut uses, mut best) = (0.0, 0.0_f64);
+            for (level, here) in self.age.levels.iter().enumerate().skip(from) {
+                uses += here.value * (age_from(level + 1) - age_from(level));
+                best = best.max(uses / (age_from(level + 1) - age_from(from)));
+            }
+            *index = best;
+        }
+    }
+}
+
+/// The level of an age: 0, 1, and then two for each doubling.
+const fn age_level(age: u32) -> usize {
+    if age < 2 {
+        return age as usize;
+    }
+    let doublings = age.ilog2();
+    (doublings as usize) << 1 | (age >> (doublings - 1) & 1) as usize
+}
+
+/// The age at which a level begins.
+fn age_from(level: usize) -> f64 {
+    if level < 2 {
+        return level as f64;
+    }
+    let half = (1_u64 << (level >> 1)) >> 1;
+    ((2 + (level as u64 & 1)) * half) as f64
+}
+
+/// The level of a number of uses: alone as long as they are few, then together.
+const fn use_level(uses: u16) -> usize {
+    match uses {
+        0 | 1 => 0,
+        2 => 1,
+        3 => 2,
+        4..=5 => 3,
+        6..=7 => 4,
+        8..=11 => 5,
+        12..=15 => 6,
+        16..=23 => 7,
+        24..=31 => 8,
+        32..=63 => 9,
+        64..=127 => 10,
+        128..=511 => 11,
+        512.. => 12,
+    }
+}
+
+/// What the uses of a level are like.
+fn typical_uses(level: usize) -> f64 {
+    const TYPICAL: [f64; USES] = [1.0, 2.0, 3.0, 4.5, 6.5, 9.5, 13.5, 19.0, 27.0, 45.0, 90.0, 250.0, 800.0];
+    TYPICAL.get(level).copied().unwrap_or(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_of_age_are_half_octaves() {
+        let from: Vec<f64> = (0..9).map(age_from).collect();
+        assert_eq!(from, [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0]);
+        assert_eq!(age_from(AGES), f64::from(u32::MAX) + 1.0);
+        for age in (0..100_000).chain([u32::MAX - 1, u32::MAX]) {
+            let level = age_level(age);
+            assert!(level < AGES && age_from(level) <= f64::from(age) && f64::from(age) < age_from(level + 1), "{age}");
+        }
+        assert!((0..=u16::MAX).all(|uses| use_level(uses) < USES));
+    }
+
+    /// Keys in two halves: those with one use are never asked for again, those with two at every eighth request.
+    #[test]
+    fn rates_are_learnt() {
+        let mut model = Model::new();
+        let idle = Record::new(0, 1000);
+        let record = |last: u32| Record { last, counted: last, uses: 2, ..idle };
+        let mut waiting = idle;
+        for now in 1..20_000 {
+            model.tick(now);
+            model.waited(&mut waiting, now);
+            if now % 8 == 0 {
+                model.waited(&mut record(now - 8), now);
+                model.used(&record(now - 8), now);
+            }
+        }
+        // At age 7 it will be used at the next request; at age 0 at one of the next eight.
+        let worth = |age: u32| model.worth(&record(20_000 - age), 20_000);
+        assert!(worth(6) > 0.3 && worth(6) <= 1.1 && worth(0) > 0.08 && worth(0) < 0.2, "{} {}", worth(6), worth(0));
+        assert!(model.worth(&waiting, 20_000) < 1e-4);
+    }
+
+    #[test]
+    fn the_index_looks_ahead_only_where_that_pays() {
+        let mut model = Model::new();
+        assert!(model.index.windows(2).all(|pair| pair[0] >= pair[1]), "rates that fall need no looking ahead");
+        for level in &mut model.age.levels {
+            level.value = 1e-9;
+        }
+        // A loop: everything comes back at ages from 1024 to 1535.
+        model.age.levels[20].value = 0.01;
+        model.look_ahead();
+        let loop_uses = 0.01 * 512.0;
+        assert!((model.index[20] - 0.01).abs() < 1e-6);
+        assert!((model.index[18] - loop_uses / (1536.0 - 512.0)).abs() < 1e-6);
+        assert!(model.index[21] < 1e-8 && model.index[0] < model.index[18]);
+    }
+
+    #[test]
+    fn it_stays_finite_whatever_it_sees() {
+        let mut model = Model::new();
+        let mut now = u32::MAX - 5_000_000;
+        for round in 0..2_000_u32 {
+            now = now.wrapping_add(FIT_REQUESTS * (round % 30));
+            let mut old = Record { last: 7, counted: now.wrapping_sub(round), uses: round as u16, gap: 25, size: 64 };
+            model.waited(&mut old, now);
+            model.used(&Record { gap: 255, size: 255, ..old }, now);
+            model.tick(now & !(FIT_REQUESTS - 1));
+            let worth = model.worth(&old, now);
+            assert!(worth.is_finite() && worth >= 0.0, "{worth}");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What `auto` remembers of a key: when and how often it was asked for. Kept for what is held and for what left.
+//!
+//! Time is the number of requests that the policy has seen, in 32 bits that wrap: an entry that nobody asked for in four
+//! thousand million requests looks young once more, which costs a wrong guess.
+
+/// The largest [`Record::gap`]: half a minute at a million requests a second, or more than any shard sees.
+const GAP_MOST: u8 = 25;
+
+/// The history of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Record {
+    /// When it was last asked for.
+    pub(super) last: u32,
+    /// Up to when the model knows that nobody asked for it; never before `last`.
+    pub(super) counted: u32,
+    /// How often it was asked for; 0 only in a record of nothing.
+    pub(super) uses: u16,
+    /// The binary logarithm of the usual time between two uses, rounded up, in 1..=25; 0 before the second use. Each
+    /// use moves it half of the way to the last time.
+    pub(super) gap: u8,
+    /// The number of bits of the size.
+    pub(super) size: u8,
+}
+
+impl Record {
+    /// The record of nothing.
+    pub(super) const NOTHING: Self = Self { last: 0, counted: 0, uses: 0, gap: 0, size: 0 };
+
+    /// The record of what is asked for the first time.
+    pub(super) const fn new(now: u32, bytes: u64) -> Self {
+        Self { last: now, counted: now, uses: 1, gap: 0, size: size(bytes) }
+    }
+
+    /// Requests since its last use.
+    pub(super) const fn age(&self, now: u32) -> u32 {
+        now.wrapping_sub(self.last)
+    }
+
+    /// The record after one use more.
+    pub(super) fn used(&self, now: u32, bytes: u64) -> Self {
+        let gap = (u32::BITS - self.age(now).leading_zeros()).clamp(1, u32::from(GAP_MOST)) as u8;
+        let gap = match self.gap {
+            0 => gap,
+            usual => (usual + gap + u8::from(gap > usual)) / 2,
+        };
+        Self { last: now, counted: now, uses: self.uses.saturating_add(1), gap, size: size(bytes) }
+    }
+}
+
+/// The number of bits of a size: 0 to 64.
+const fn size(bytes: u64) -> u8 {
+    (u64::BITS - bytes.leading_zeros()) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_use_moves_the_gap_half_of_the_way() {
+        let first = Record::new(100, 1000);
+        assert_eq!((first.uses, first.gap, first.size, first.age(105)), (1, 0, 10, 5));
+        // 1,000 requests are 10 bits, 3 are 2 bits.
+        let second = first.used(1100, 2000);
+        assert_eq!((second.uses, second.gap, second.size, second.last, second.counted), (2, 10, 11, 1100, 1100));
+        assert_eq!(second.used(1103, 2000).gap, 6);
+        assert_eq!(second.used(1103, 2000).used(2103, 1).gap, 8);
+        // The clock wraps; ages are cut at 25 bits.
+        let early = Record { last: u32::MAX - 1, ..first };
+        assert_eq!((early.age(2), early.used(2, 1).gap), (4, 3));
+        assert_eq!(first.used(50, u64::MAX), Record { last: 50, counted: 50, uses: 2, gap: GAP_MOST, size: 64 });
+        assert_eq!(Record { uses: u16::MAX, ..first }.used(101, 1).uses, u16::MAX);
+    }
+}
