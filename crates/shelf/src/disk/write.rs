@@ -338,8 +338,10 @@ impl Disk {
     /// Reserves `bytes` in the folder's limit and makes sure that the file system has them.
     fn reserve(&self, folder: &Folder, bytes: u64, newcomer: Option<(KeyHash, u64)>) -> Result<(), WriteError> {
         let (wanted, now_s) = (blocks(bytes), self.now_s());
-        let reserved = folder.index().reserve(wanted, newcomer, now_s);
-        let victims = reserved.map_err(|no_room| {
+        let mut victims = Vec::new();
+        let reserved = folder.index().reserve(wanted, newcomer, now_s, &mut victims);
+        self.discard(folder, &victims);
+        reserved.map_err(|no_room| {
             Counters::add(&folder.counters.refused, 1);
             match no_room {
                 NoRoom::NotAdmitted => WriteError::NotAdmitted,
@@ -347,7 +349,6 @@ impl Disk {
                 NoRoom::Full => WriteError::TooLarge { what: "the file", bytes, most: folder.limit_bytes },
             }
         })?;
-        self.discard(folder, &victims);
         let mut space = folder.has_space(bytes);
         if matches!(space, Ok(false)) {
             let victims = folder.shed(bytes, now_s);
