@@ -56,6 +56,13 @@ impl Head {
         (size_of::<Head>() + texts + tags + self.values.len() * size_of::<ChainingValue>()) as u64
     }
 
+    /// From which second on it is of no use, not even stale; nothing: it lives by being asked about.
+    pub(crate) fn useless_from_s(&self) -> Option<u32> {
+        let times = self.storable.filter(|times| times.lifetime_s > 0)?;
+        let more_s = times.stale_while_revalidate_s.max(times.stale_if_error_s).saturating_add(times.lifetime_s);
+        u32::try_from((self.fetched_ms / 1_000).saturating_add(more_s)).ok()
+    }
+
     /// Seconds since it was fetched.
     pub(crate) fn age_s(&self, now_ms: u64) -> u64 {
         now_ms.saturating_sub(self.fetched_ms) / 1_000

@@ -109,6 +109,18 @@ enum Item {
     Page(Arc<Page>),
 }
 
+impl Item {
+    /// From which second on it is of no use, not even stale.
+    fn useless_from_s(&self) -> Option<u32> {
+        match self {
+            Self::Head(head) => head.useless_from_s(),
+            Self::Absent { until_ms, .. } => u32::try_from(until_ms / 1_000 + 1).ok(),
+            Self::Slice(_) => None,
+            Self::Page(page) => page.useless_from_s(),
+        }
+    }
+}
+
 /// What the store has for a file.
 pub(crate) enum Lookup {
     Nothing,
@@ -443,7 +455,9 @@ impl Node {
     }
 
     fn keep(&self, key: Key, item: Item, weight: u64) -> bool {
-        let insertion = self.store.insert(key, item, weight + KEY_HEAP_BYTES);
+        self.store.set_now(u32::try_from(self.now_ms() / 1_000).unwrap_or(u32::MAX));
+        let useless_from_s = item.useless_from_s();
+        let insertion = self.store.insert_until(key, item, weight + KEY_HEAP_BYTES, useless_from_s);
         self.show_size();
         let (kept, evicted) = match insertion {
             shelf::Insertion::Stored { evicted, .. } => (true, evicted),

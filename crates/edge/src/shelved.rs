@@ -116,7 +116,7 @@ impl Node {
         let (Some(tier), Some(entry), Some((meta, stamp))) = (&self.disk, head.on_disk.entry(), freeze(head)) else {
             return;
         };
-        let (place, expires_s) = (Arc::clone(&head.on_disk), useless_from_s(head));
+        let (place, expires_s) = (Arc::clone(&head.on_disk), head.useless_from_s());
         tier.surely(move |disk| {
             if disk.replace_meta(entry, meta, stamp, expires_s).is_err() {
                 disk.remove(entry); // what it says of itself is not true any more
@@ -197,7 +197,7 @@ impl Node {
 fn write_head(disk: &Disk, key: &HeadKey, head: &Head) -> Result<EntryId, WriteError> {
     let (key_hash, key) = key.on_disk();
     let (meta, stamp) = freeze(head).ok_or(WriteError::Gone)?;
-    let new = New { key_hash, key, meta, stamp, expires_s: useless_from_s(head) };
+    let new = New { key_hash, key, meta, stamp, expires_s: head.useless_from_s() };
     disk.write(&new, &[Bytes::from(head.values.concat())])
 }
 
@@ -283,11 +283,4 @@ fn thaw(described: &shelf::disk::Head, values: &Bytes, entry: EntryId) -> Option
         checked: AtomicU64::new(u64::MAX),
         on_disk: OnDisk::at(entry),
     })
-}
-
-/// From which second on a head is of no use but to be asked about.
-fn useless_from_s(head: &Head) -> Option<u32> {
-    let times = head.storable?;
-    let more_s = times.stale_while_revalidate_s.max(times.stale_if_error_s).saturating_add(times.lifetime_s);
-    u32::try_from((head.fetched_ms / 1_000).saturating_add(more_s)).ok().filter(|_| times.lifetime_s > 0)
 }

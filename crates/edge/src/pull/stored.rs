@@ -322,6 +322,12 @@ impl Page {
         }
     }
 
+    /// From which second on none of it is of any use; nothing: that is not known.
+    pub(crate) fn useless_from_s(&self) -> Option<u32> {
+        let each = self.variants.iter().map(|variant| variant.useless_from_s());
+        each.reduce(|one, other| one.zip(other).map(|(one, other)| one.max(other))).flatten()
+    }
+
     /// What it costs in memory, in bytes.
     pub(crate) fn weight(&self) -> u64 {
         size_of::<Page>() as u64 + self.variants.iter().map(|variant| variant.weight()).sum::<u64>()
