@@ -36,7 +36,7 @@ const SAMPLES: u32 = 64;
 const POOL: usize = 8;
 /// Of the entries looked at, so many are said to the model to have waited. Every entry is told of once in a while, and
 /// when it is used or leaves.
-const TOLD: u32 = 8;
+const TOLD: u32 = 16;
 
 /// Entries in no order, each with its record.
 #[derive(Debug)]

@@ -205,7 +205,7 @@ impl Model {
 /// The class of a record, by its gap, which decides how its rate goes with its age: what came back after a short gap is
 /// overdue long before what came back after a long one.
 const fn class(record: &Record) -> usize {
-    (record.gap as usize + 5) / 6
+    (record.gap as usize).div_ceil(6)
 }
 
 /// The level of an age: 0, 1, and then two for each doubling.
