@@ -15,6 +15,7 @@ mod life;
 mod million;
 mod model;
 mod restart;
+mod torture;
 mod trouble;
 
 pub(super) const MIB: u64 = 1 << 20;
