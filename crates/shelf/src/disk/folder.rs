@@ -269,6 +269,7 @@ impl Folder {
     /// Does with a small file all that is done with a large one: makes, reserves, writes, syncs, renames and removes it.
     pub(crate) fn probe(&self) -> io::Result<()> {
         let (path, renamed) = (self.path.join(PROBE), self.path.join(PROBED));
+        self.files.create_folder(&self.new_path())?;
         let file = self.files.create_over(&path)?;
         let result = self
             .files

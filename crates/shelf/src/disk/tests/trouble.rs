@@ -245,3 +245,34 @@ fn a_damaged_slice_on_a_read_only_file_system_takes_its_entry_with_it() {
     assert!(disk.find(new("a").key_hash).is_empty());
     assert_eq!(flaws(&disk), [(Flaw::Slice, 1)]);
 }
+
+#[test]
+fn an_entry_whose_file_is_missing_goes_when_it_is_written_to() {
+    let bench = Bench::new(16 * MIB);
+    let disk = bench.open();
+    for change in [true, false] {
+        let id = disk.create(&new("a"), Some(2 * MIB), 0).expect("made");
+        disk.write_slice(id, 0, &[bytes(MIB, 1)]).expect("written, and its file kept open");
+        disk.slice(id, 0).expect("read");
+        fs::remove_file(&entry_files(&bench.path(0))[0]).expect("removed");
+        let result = match change {
+            true => disk.replace_meta(id, Bytes::new(), [0; STAMP_BYTES], None),
+            false => disk.write_slice(id, 1, &[bytes(MIB, 1)]),
+        };
+        assert!(matches!(result, Err(WriteError::Gone)), "{result:?}");
+        assert!(disk.find(new("a").key_hash).is_empty());
+    }
+    assert_eq!(flaws(&disk), [(Flaw::Missing, 2)]);
+    assert_eq!(disk.stats().folders[0].state, FolderState::Ok);
+}
+
+#[test]
+fn the_folder_for_what_is_new_is_made_again() {
+    let bench = Bench::new(MIB);
+    let disk = bench.open();
+    fs::remove_dir_all(bench.path(0).join("new")).expect("removed");
+    assert!(matches!(disk.write(&new("a"), &[]), Err(WriteError::Io(_))));
+    assert!(matches!(disk.stats().folders[0].state, FolderState::ReadOnly(_)));
+    bench.scan(&disk);
+    disk.write(&new("a"), &[]).expect("stored");
+}
