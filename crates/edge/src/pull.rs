@@ -470,7 +470,7 @@ impl Visit {
                 self.finish(&mut response, Some(variant), told);
                 Some(response)
             }
-            Err(by_range::CHANGED) => None,
+            Err(sliced::CHANGED) => None,
             Err(word) => {
                 let detail = format!("the origin gave no usable answer ({word})");
                 Some(self.refuse(&Problem::new(ErrorCode::UpstreamUnreachable, detail)))
