@@ -29,14 +29,17 @@ use ghosts::Ghosts;
 use model::Model;
 use record::Record;
 
-/// Entries that are looked at for a victim. Of so many the best is, on average, among the worst 1.5 % of all; more cost
+/// Entries that are looked at for a victim. Of so many the best is, on average, among the worst 3 % of all; more cost
 /// time and gain little, thanks to the pool.
-const SAMPLES: u32 = 64;
+const SAMPLES: u32 = 32;
 /// Entries that were looked at and nearly chosen, to be looked at again.
 const POOL: usize = 8;
 /// Of the entries looked at, so many are said to the model to have waited. Every entry is told of once in a while, and
 /// when it is used or leaves.
 const TOLD: u32 = 16;
+
+/// With many entries the model learns from a part of them, at least this many: more would teach it nothing new.
+const LEARNERS: usize = 16_384;
 
 /// Entries in no order, each with its record.
 #[derive(Debug)]
@@ -87,7 +90,10 @@ impl Auto {
     fn tick(&mut self) {
         self.now = self.now.wrapping_add(1);
         self.model.tick(self.now);
-        if let Some(ghost) = self.ghosts.next() {
+        let learners = Learners::of(self.held.len());
+        if let Some((print, ghost)) = self.ghosts.next()
+            && learners.has(print)
+        {
             self.model.waited(ghost, self.now);
         }
     }
@@ -103,17 +109,22 @@ impl Auto {
     /// The record of a key that is asked for and not held, with this use in it.
     fn arrives(&mut self, hash: u64, bytes: u64) -> Record {
         let Some(mut record) = self.ghosts.take(hash) else { return Record::new(self.now, bytes) };
-        self.learn_use(&mut record);
+        self.learn_use(&mut record, ghosts::fingerprint(hash));
         record.used(self.now, bytes)
     }
 
-    fn learn_use(&mut self, record: &mut Record) {
+    fn learn_use(&mut self, record: &mut Record, name: u32) {
+        if !Learners::of(self.held.len()).has(name) {
+            return;
+        }
         self.model.used(record, self.now);
         self.model.waited(record, self.now);
     }
 
     fn remember(&mut self, hash: u64, record: Record) {
-        if let Some(mut forgotten) = self.ghosts.put(hash, record, self.now, self.held.len()) {
+        if let Some((print, mut forgotten)) = self.ghosts.put(hash, record, self.now, self.held.len())
+            && Learners::of(self.held.len()).has(print)
+        {
             self.model.waited(&mut forgotten, self.now);
         }
     }
@@ -132,11 +143,12 @@ impl Auto {
                 least.add(self.density(held), *held);
             }
         }
+        let learners = Learners::of(self.held.len());
         for pick in 0..SAMPLES {
             self.picks = self.picks.wrapping_add(1);
             let place = ((u128::from(spread(self.picks)) * self.held.len() as u128) >> u64::BITS) as usize;
             let Some(held) = self.held.get_mut(place) else { break };
-            if pick < TOLD {
+            if pick < TOLD && learners.has(held.slot) {
                 self.model.waited(&mut held.record, self.now);
             }
             let held = *held;
@@ -159,7 +171,9 @@ impl Auto {
         let hash = node.hash;
         self.bytes -= node.bytes;
         node.prev = NONE;
-        self.model.waited(&mut record, self.now);
+        if Learners::of(self.held.len()).has(slot) {
+            self.model.waited(&mut record, self.now);
+        }
         self.remember(hash, record);
     }
 }
@@ -205,7 +219,7 @@ impl Order for Auto {
         self.tick();
         let Some(place) = self.place(nodes, slot) else { return };
         let Some(mut record) = self.held.get(place).map(|held| held.record) else { return };
-        self.learn_use(&mut record);
+        self.learn_use(&mut record, slot);
         if let Some(held) = self.held.get_mut(place) {
             held.record = record.used(self.now, nodes.at(slot).bytes);
         }
@@ -236,6 +250,23 @@ impl Order for Auto {
 
     fn heap_bytes(&self) -> usize {
         self.held.capacity() * size_of::<Held>() + self.ghosts.heap_bytes()
+    }
+}
+
+/// Which entries the model learns from: those whose slot, or fingerprint as a ghost, ends in zeros. Of these it hears both
+/// uses and waiting, of the others neither, so what it learns is not biased.
+struct Learners {
+    mask: u32,
+}
+
+impl Learners {
+    const fn of(held: usize) -> Self {
+        let parts = held / LEARNERS;
+        Self { mask: if parts < 2 { 0 } else { (1 << parts.ilog2()) - 1 } }
+    }
+
+    const fn has(&self, name: u32) -> bool {
+        name & self.mask == 0
     }
 }
 

@@ -60,19 +60,21 @@ impl Ghosts {
         Some(std::mem::replace(cell, FREE).record)
     }
 
-    /// Remembers a key, of which nothing is remembered, while `held` entries are held. Says what was forgotten for it.
-    pub(super) fn put(&mut self, hash: u64, record: Record, now: u32, held: usize) -> Option<Record> {
+    /// Remembers a key, of which nothing is remembered, while `held` entries are held. Says what was forgotten for it,
+    /// with its fingerprint.
+    pub(super) fn put(&mut self, hash: u64, record: Record, now: u32, held: usize) -> Option<(u32, Record)> {
         if self.taken * 4 >= self.cells.len() * 3 && self.cells.len() < held.max(LEAST_CELLS) {
             self.double(now);
         }
         let forgotten = self.place(Cell { print: fingerprint(hash), record }, now)?;
-        (forgotten.uses > 0).then_some(forgotten)
+        (forgotten.record.uses > 0).then_some((forgotten.print, forgotten.record))
     }
 
-    /// The next record in the order of the cells, round and round, if the next cell has one.
-    pub(super) fn next(&mut self) -> Option<&mut Record> {
+    /// The next fingerprint and record in the order of the cells, round and round, if the next cell has one.
+    pub(super) fn next(&mut self) -> Option<(u32, &mut Record)> {
         self.hand = if self.hand + 1 < self.cells.len() { self.hand + 1 } else { 0 };
-        self.cells.get_mut(self.hand).map(|cell| &mut cell.record).filter(|record| record.uses > 0)
+        let cell = self.cells.get_mut(self.hand).filter(|cell| cell.record.uses > 0)?;
+        Some((cell.print, &mut cell.record))
     }
 
     /// What it has allocated.
@@ -80,13 +82,13 @@ impl Ghosts {
         self.cells.capacity() * CELL_BYTES
     }
 
-    /// Puts a cell into its set, over a free one or the one that was idle longest, whose record it returns.
-    fn place(&mut self, cell: Cell, now: u32) -> Option<Record> {
+    /// Puts a cell into its set, over a free one or the one that was idle longest, which it returns.
+    fn place(&mut self, cell: Cell, now: u32) -> Option<Cell> {
         let set = self.set(cell.print);
         let idle = |cell: &&mut Cell| if cell.record.uses == 0 { u64::MAX } else { u64::from(cell.record.age(now)) };
         let over = self.cells.iter_mut().skip(set).take(WAYS).max_by_key(idle)?;
-        let before = std::mem::replace(over, cell).record;
-        self.taken += usize::from(before.uses == 0);
+        let before = std::mem::replace(over, cell);
+        self.taken += usize::from(before.record.uses == 0);
         Some(before)
     }
 
@@ -107,7 +109,8 @@ impl Ghosts {
     }
 }
 
-fn fingerprint(hash: u64) -> u32 {
+/// What stands for a hash.
+pub(super) fn fingerprint(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
 

@@ -18,6 +18,8 @@ use super::record::Record;
 
 /// Requests between two adjustments, which take some microseconds each.
 const FIT_REQUESTS: u32 = 128;
+/// Requests between two reckonings of the indices, which take some tens of microseconds each.
+const LOOK_REQUESTS: u32 = 512;
 /// What is left of a count at each adjustment: half of it is gone after 92 of them, or 12,000 requests.
 const FIT_KEEP: f64 = 0.9925;
 /// Uses and expected uses that each level is taken to have had already: what is seen less often than this moves little.
@@ -177,7 +179,9 @@ impl Model {
         for class_age in &mut self.class_age {
             class_age.fit();
         }
-        self.look_ahead();
+        if now.is_multiple_of(LOOK_REQUESTS) {
+            self.look_ahead();
+        }
     }
 
     /// The factors other than that of age.
