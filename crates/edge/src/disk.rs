@@ -7,8 +7,10 @@
 //! Every look into files runs on a thread that may block, at most [`MAX_READS`] at once.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shelf::disk::{Disk, EntryId, KeyHash, ReadError, Reader};
@@ -16,10 +18,16 @@ use tokio::sync::Semaphore;
 
 /// Looks into files at once; further ones wait.
 const MAX_READS: usize = 128;
+/// How long a look into a file may take before the request goes on without, in milliseconds.
+const PATIENCE_MS: u64 = 2_000;
+/// How long what the disk has refused is not offered again, in milliseconds.
+const REFUSED_MS: u64 = 10_000;
 /// Bytes of bodies that wait to be written; what would be more is not written.
 const MAX_QUEUED_BYTES: u64 = 64 << 20;
 /// Jobs that wait for the writing thread. What is only worth a try is left out beyond it; the rest is done by who asks.
 const MAX_QUEUED_JOBS: usize = 8_192;
+/// The same for what has to be done.
+const MAX_SURE_JOBS: usize = 65_536;
 /// Keys that the second-hit filter remembers in each of its two halves.
 const SEEN_KEYS: usize = 400_000;
 /// Bits of each half: with two bits for a key, one key in fifty is taken for another.
@@ -28,7 +36,7 @@ const SEEN_BITS: usize = 1 << 22;
 /// The disk tier of an edge.
 pub(crate) struct DiskTier {
     pub(crate) disk: Arc<Disk>,
-    reads: Semaphore,
+    reads: Arc<Semaphore>,
     queue: Arc<Queue>,
     seen: Mutex<Seen>,
 }
@@ -42,17 +50,25 @@ impl DiskTier {
         let queue = Arc::new(Queue::default());
         let (jobs, tier) = (Arc::clone(&queue), Arc::clone(&disk));
         std::thread::Builder::new().name("edge-disk".to_owned()).spawn(move || jobs.work(&tier))?;
-        Ok(Self { disk, reads: Semaphore::new(MAX_READS), queue, seen: Mutex::new(Seen::default()) })
+        Ok(Self { disk, reads: Arc::new(Semaphore::new(MAX_READS)), queue, seen: Mutex::new(Seen::default()) })
     }
 
-    /// Runs something that blocks, with the disk. Nothing: this process is ending.
-    pub(crate) async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Arc<Disk>) -> T + Send + 'static,
-    ) -> Option<T> {
-        let _place = self.reads.acquire().await.ok()?;
-        let disk = Arc::clone(&self.disk);
-        tokio::task::spawn_blocking(move || work(&disk)).await.ok()
+    /// Runs something that blocks, with the disk. Nothing: it takes too long, as on a disk that hangs. What has begun goes on.
+    pub(crate) async fn blocking<T, F>(&self, work: F) -> Option<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Arc<Disk>) -> T + Send + 'static,
+    {
+        let (reads, disk) = (Arc::clone(&self.reads), Arc::clone(&self.disk));
+        let done = async move {
+            let place = reads.acquire_owned().await.ok()?;
+            let work = move || {
+                let _place = place; // for as long as it really takes
+                work(&disk)
+            };
+            tokio::task::spawn_blocking(work).await.ok()
+        };
+        tokio::time::timeout(Duration::from_millis(PATIENCE_MS), done).await.ok().flatten()
     }
 
     /// Writes later, if there is room in the line for so many bytes. False: it is not going to be written.
@@ -112,7 +128,8 @@ struct Jobs {
 impl Queue {
     fn push(&self, bytes: u64, job: Job) -> Result<(), Job> {
         let mut jobs = lock(&self.jobs);
-        let full = jobs.waiting.len() >= MAX_QUEUED_JOBS
+        let most = if bytes > 0 { MAX_QUEUED_JOBS } else { MAX_SURE_JOBS };
+        let full = jobs.waiting.len() >= most
             || (bytes > 0 && self.bytes.load(Ordering::Relaxed).saturating_add(bytes) > MAX_QUEUED_BYTES);
         if full || jobs.ended {
             return Err(job);
@@ -141,7 +158,10 @@ impl Queue {
                     jobs = self.changed.wait(jobs).unwrap_or_else(PoisonError::into_inner);
                 }
             };
-            job(disk);
+            // A panic ends one job, and not the thread.
+            if std::panic::catch_unwind(AssertUnwindSafe(|| job(disk))).is_err() {
+                tracing::error!("a job of the disk tier died");
+            }
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
@@ -205,12 +225,14 @@ struct Place {
     claimed: bool,
     /// It is not stored any more, and must not come there.
     gone: bool,
+    /// It was refused, and is not offered again before.
+    not_before: Option<Instant>,
 }
 
 impl OnDisk {
     /// Something that was found there.
     pub(crate) fn at(entry: EntryId) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Place { entry: Some(entry), claimed: true, gone: false })))
+        Arc::new(Self(Mutex::new(Place { entry: Some(entry), claimed: true, ..Place::default() })))
     }
 
     /// Where it lies.
@@ -221,7 +243,8 @@ impl OnDisk {
     /// True: it is not there yet, nobody else is bringing it, and whoever asked now has to.
     pub(crate) fn claim(&self) -> bool {
         let mut place = lock(&self.0);
-        let mine = !place.claimed && !place.gone;
+        let due = place.not_before.is_none_or(|then| Instant::now() >= then);
+        let mine = !place.claimed && !place.gone && due;
         place.claimed |= mine;
         mine
     }
@@ -235,10 +258,34 @@ impl OnDisk {
         !place.gone
     }
 
-    /// It did not come there, or is not there any more: it may be brought again.
-    pub(crate) fn lost(&self) {
+    /// It did not come there: it may be offered again after a while.
+    pub(crate) fn refused(&self) {
         let mut place = lock(&self.0);
-        (place.entry, place.claimed) = (None, false);
+        place.claimed = false;
+        place.not_before = Some(Instant::now() + Duration::from_millis(REFUSED_MS));
+    }
+
+    /// It is not in this entry any more: it may be brought again. False: it was not the one.
+    pub(crate) fn lost(&self, entry: EntryId) -> bool {
+        let mut place = lock(&self.0);
+        let this = place.entry == Some(entry);
+        if this {
+            (place.entry, place.claimed) = (None, false);
+        }
+        this
+    }
+
+    /// It is stored, perhaps again.
+    pub(crate) fn adopt(&self) {
+        let mut place = lock(&self.0);
+        if place.gone {
+            *place = Place::default();
+        }
+    }
+
+    /// Whether both are one, or name one entry.
+    pub(crate) fn is(self: &Arc<Self>, other: &Arc<Self>) -> bool {
+        Arc::ptr_eq(self, other) || self.entry().is_some_and(|entry| other.entry() == Some(entry))
     }
 
     /// It is not stored any more. Returns what is to be removed.
@@ -277,7 +324,7 @@ impl DiskTier {
             Err((reader, error)) => {
                 match error {
                     ReadError::Absent => opened.0 = reader,
-                    ReadError::Gone => place.lost(),
+                    ReadError::Gone => drop(place.lost(entry)),
                     ReadError::Corrupt(flaw) => {
                         tracing::warn!(index, %flaw, "a slice on disk was damaged; it is fetched again")
                     }
@@ -317,7 +364,10 @@ mod tests {
     fn what_left_does_not_come_back() {
         let place = OnDisk::default();
         assert!(place.claim() && !place.claim());
-        place.lost();
+        place.refused();
+        assert!(!place.claim(), "not at once");
+        place.leave();
+        place.adopt();
         assert!(place.claim());
         assert_eq!(place.leave(), None);
         assert!(!place.claim());

@@ -386,7 +386,7 @@ impl Node {
             for index in 0..api::slices::slice_count(head.size) {
                 self.store.remove(&Key::Slice((BodyId::File(head.digest), index)));
             }
-            self.remove_file(head);
+            self.remove_file(head, None);
             self.placed(head.id, None);
             self.show_size();
         }
@@ -398,10 +398,11 @@ impl Node {
     }
 
     pub(crate) fn keep_head(&self, key: HeadKey, head: &Arc<Head>) -> bool {
+        self.weed_heads(&key, head);
         let key = Key::Head(key);
         if let Some(Item::Head(before)) = self.store.peek(&key) {
-            if !Arc::ptr_eq(&before.on_disk, &head.on_disk) {
-                self.remove_file(&before);
+            if !before.on_disk.is(&head.on_disk) {
+                self.remove_file(&before, Some(head));
             } else if !Arc::ptr_eq(&before, head) {
                 self.rewrite_head(head);
             }

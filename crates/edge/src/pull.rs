@@ -64,8 +64,8 @@ struct FlightKey {
     page: PageKey,
     /// What selects among the variants, as far as that is known.
     selecting: Vec<Option<Box<[u8]>>>,
-    /// `Range` and `If-Range`.
-    range: Option<(HeaderValue, Option<HeaderValue>)>,
+    /// `Range`, as the origin is asked for it.
+    range: Option<HeaderValue>,
     missing_from: Option<u64>,
     /// It serves nobody before its end, so nobody who has to wait waits for it.
     background: bool,
@@ -402,7 +402,7 @@ impl Visit {
         let field = |name| self.asked.fields.get(name).cloned();
         let range = field(header::RANGE).filter(|_| fetch.stale.is_none()).map(|range| {
             // Whoever wants other bytes of the same slices shares the fetch.
-            (fetch.aligned(&range).unwrap_or(range), field(header::IF_RANGE))
+            fetch.aligned(&range).unwrap_or(range)
         });
         FlightKey {
             page: key.clone(),
@@ -445,7 +445,8 @@ impl Visit {
             (None, _) => Outcome::Miss,
         };
         let told = Told { forward: Some(fetch.forward), status: Some(status), stored, collapsed, ..Told::of(outcome) };
-        let as_it_came = variant.announced.as_ref().is_some_and(|part| !part.aligned);
+        let if_range = self.asked.fields.contains_key(header::IF_RANGE);
+        let as_it_came = variant.announced.as_ref().is_some_and(|part| !part.aligned && !if_range);
         self.answer(key, variant, &told, as_it_came).await
     }
 

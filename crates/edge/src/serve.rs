@@ -86,7 +86,7 @@ async fn explain(node: &Arc<Node>, request: &Parts, body: Incoming) -> Result<Re
     if doc.access == Access::Private {
         imagined.headers.remove(header::AUTHORIZATION); // it would end at this edge
     }
-    let explanation = pull::explain(node, zone, &imagined)?;
+    let explanation = pull::explain(node, zone, &imagined).await?;
     let json =
         serde_json::to_vec(&explanation).map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
     let mut response = Response::new(Body::full(json));

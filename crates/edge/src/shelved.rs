@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http_cache::Storable;
 use serde::{Deserialize, Serialize};
-use shelf::disk::{Disk, EntryId, KeyHash, New, STAMP_BYTES, WriteError};
+use shelf::disk::{Disk, EntryId, KeyHash, New, ReadError, STAMP_BYTES, WriteError};
 
 use crate::disk::{OnDisk, Opened, key_hash};
 use crate::head::Head;
@@ -102,12 +102,12 @@ impl Node {
             Err(error) => {
                 tracing::debug!(path = %moved.path, %error, "not written to disk");
                 node.metrics.disk_not_admitted.inc();
-                moved.on_disk.lost();
+                moved.on_disk.refused();
             }
         });
         if !queued {
             self.metrics.disk_not_admitted.inc();
-            head.on_disk.lost();
+            head.on_disk.refused();
         }
     }
 
@@ -120,19 +120,38 @@ impl Node {
         tier.surely(move |disk| {
             if disk.replace_meta(entry, meta, stamp, expires_s).is_err() {
                 disk.remove(entry); // what it says of itself is not true any more
-                place.lost();
+                place.lost(entry);
             }
         });
     }
 
-    /// A head that is not stored any more leaves the disk. Its body leaves with it: who has the same asks for it again.
-    pub(crate) fn remove_file(&self, head: &Head) {
+    /// A head that is not stored any more leaves the disk. Its body leaves with it, unless that is the body of `instead`: who
+    /// has the same asks for it again.
+    pub(crate) fn remove_file(&self, head: &Head, instead: Option<&Head>) {
         if let (Some(tier), Some(entry)) = (&self.disk, head.on_disk.leave()) {
-            let digest = head.digest;
+            let digest = Some(head.digest).filter(|digest| instead.is_none_or(|head| head.digest != *digest));
             tier.surely(move |disk| {
                 disk.remove(entry);
-                for body in disk.find(body_key(digest).0) {
+                for body in digest.iter().flat_map(|digest| disk.find(body_key(*digest).0)) {
                     disk.remove(body);
+                }
+            });
+        }
+    }
+
+    /// Removes heads of a file on disk that memory does not know: older ones, which would come back when it forgets this.
+    pub(crate) fn weed_heads(&self, key: &HeadKey, head: &Head) {
+        let Some(tier) = &self.disk else { return };
+        let unknown: Vec<EntryId> =
+            tier.disk.find(key.on_disk().0).into_iter().filter(|entry| Some(*entry) != head.on_disk.entry()).collect();
+        let fetched_ms = head.fetched_ms;
+        if !unknown.is_empty() {
+            tier.surely(move |disk| {
+                for entry in unknown {
+                    let Ok((described, values)) = read(disk, entry) else { continue };
+                    if thaw(&described, &values, entry).is_some_and(|old| old.fetched_ms < fetched_ms) {
+                        disk.remove(entry);
+                    }
                 }
             });
         }
@@ -233,22 +252,24 @@ fn stamp(event: u64, local: u64) -> [u8; STAMP_BYTES] {
 fn load(disk: &Disk, entries: &[EntryId], key: &Bytes) -> Option<Arc<Head>> {
     let mut found = None;
     for entry in entries {
-        let Ok((described, values)) =
-            disk.head_and_first(*entry).or_else(|_| Ok::<_, ()>((disk.head(*entry).map_err(|_| ())?, Bytes::new())))
-        else {
-            continue;
-        };
+        let Ok((described, values)) = read(disk, *entry) else { continue };
         if described.key != *key {
             continue; // another key with the same hash
         }
         match thaw(&described, &values, *entry) {
             Some(head) if found.is_none() => found = Some(Arc::new(head)),
-            _ => {
-                disk.remove(*entry); // older than the first, or of a form that this program does not read
+            Some(_) => {
+                disk.remove(*entry); // older than the first
             }
+            None => {} // of a form that this program does not read
         }
     }
     found
+}
+
+/// What an entry of a head holds; of a small file, no chaining values.
+fn read(disk: &Disk, entry: EntryId) -> Result<(shelf::disk::Head, Bytes), ReadError> {
+    disk.head_and_first(entry).or_else(|_| Ok((disk.head(entry)?, Bytes::new())))
 }
 
 fn thaw(described: &shelf::disk::Head, values: &Bytes, entry: EntryId) -> Option<Head> {

@@ -19,7 +19,7 @@ use net::Body;
 use crate::node::Node;
 use crate::pull::asked::Asked;
 use crate::pull::fetch::{judge_for, read_content_range};
-use crate::pull::sliced::{CHANGED, Handling, Run, Sliced, Source, give_up, pump};
+use crate::pull::sliced::{Begun, CHANGED, Handling, Source, pump};
 use crate::pull::stored::{PageKey, Variant};
 use crate::pull::zone::PullZone;
 
@@ -37,23 +37,27 @@ pub(crate) struct Origin {
 }
 
 impl Source for Origin {
-    fn fetch(&self, sliced: &Arc<Sliced>, run: Arc<Run>) {
-        let (origin, sliced) = (self.clone(), Arc::clone(sliced));
+    fn fetch(&self, begun: Begun) {
+        let origin = self.clone();
         tokio::spawn(async move {
-            match origin.ask(run.bytes()).await {
+            match origin.ask(begun.run.bytes()).await {
                 Ok((body, handling)) => {
                     origin.node.metrics.fetched.inc();
-                    if pump(&origin.node, &sliced, &run, body, handling).await == Err(CHANGED) {
-                        origin.node.forget_body(&origin.key, &sliced);
+                    let end = pump(&origin.node, &begun, body, handling).await;
+                    // What could only be compared is not whole now, and is asked for anew the next time.
+                    if handling.compared || end == Err(CHANGED) {
+                        origin.node.forget_body(&origin.key, &begun.sliced);
                     }
                 }
                 Err(word) => {
                     origin.node.metrics.fetch_failed.inc();
                     tracing::warn!(zone = %origin.zone.name, url = origin.key.shown(), why = word, "slices not fetched");
-                    if word == CHANGED {
-                        origin.node.forget_body(&origin.key, &sliced);
+                    // What one person is told says nothing about what others get.
+                    let personal = origin.asked.personal || origin.asked.fields.contains_key(header::AUTHORIZATION);
+                    if word == CHANGED && !personal {
+                        origin.node.forget_body(&origin.key, &begun.sliced);
                     }
-                    give_up(&sliced, &run, word);
+                    begun.give_up(word);
                 }
             }
         });
@@ -117,7 +121,8 @@ impl Origin {
 
     /// Whether neither an answer nor what is stored has anything that tells versions apart.
     fn tells_nothing(&self, parts: &Parts) -> bool {
-        let none = |fields: &HeaderMap| !fields.contains_key(header::ETAG) && !fields.contains_key(header::LAST_MODIFIED);
+        let none =
+            |fields: &HeaderMap| !fields.contains_key(header::ETAG) && !fields.contains_key(header::LAST_MODIFIED);
         none(&parts.headers)
             && none(&self.variant.fields)
             && parts.headers.get(header::CONTENT_ENCODING) == self.variant.fields.get(header::CONTENT_ENCODING)
@@ -129,9 +134,12 @@ impl Origin {
         let stored = tell(&self.variant.fields, self.variant.answered_ms);
         // The answer need not repeat a date that makes its validator a strong one.
         let name = if self.variant.strong_etag().is_some() { header::ETAG } else { header::LAST_MODIFIED };
+        let encoding = parts.headers.get(header::CONTENT_ENCODING);
+        // A part need not repeat what a request with `If-Range` has shown to be known (RFC 9110 § 15.3.7).
+        let silent = encoding.is_none() && parts.status == StatusCode::PARTIAL_CONTENT;
         stored.is_some()
             && parts.headers.get(&name).map(HeaderValue::as_bytes) == stored
-            && parts.headers.get(header::CONTENT_ENCODING) == self.variant.fields.get(header::CONTENT_ENCODING)
+            && (silent || encoding == self.variant.fields.get(header::CONTENT_ENCODING))
     }
 }
 

@@ -51,9 +51,11 @@ pub(crate) struct Fetch {
 }
 
 impl Fetch {
-    /// The range that the origin is asked for in the place of the client's: whole slices, where nothing of it is stored yet.
+    /// The range that the origin is asked for in the place of the client's: whole slices, where nothing of it is stored yet
+    /// or what is stored lies in slices.
     pub(crate) fn aligned(&self, range: &HeaderValue) -> Option<HeaderValue> {
-        by_range::aligned(range).filter(|_| self.stale.is_none() && self.missing_from.is_none() && self.seen.is_none())
+        let unknown = self.stale.as_ref().is_none_or(|stale| stale.sliced().is_some());
+        by_range::aligned(range).filter(|_| unknown && self.missing_from.is_none() && self.forward != Forward::Partial)
     }
 
     /// From nothing that is stored.
@@ -138,7 +140,7 @@ pub(crate) fn decide(zone: &PullZone, asked: &Asked, key: &PageKey, known: &Know
     let directives = response::asked(&asked.fields);
     let only_if_cached = directives.only_if_cached;
     let found = lookup(zone, asked, known, trace);
-    if only_if_cached && !matches!(found, Decision::Answer { .. }) {
+    if only_if_cached && !matches!(found, Decision::Answer { outcome, .. } if outcome != Outcome::Partial) {
         trace.step("answer", || ("the client only wants what is stored, and it is not".to_owned(), Vec::new()));
         return Decision::NotCached;
     }
@@ -329,7 +331,8 @@ fn covered(
         trace.step("slices", || {
             ("a slice that is asked for is not stored: it is fetched".to_owned(), vec![("slice", missing.to_string())])
         });
-        return Decision::Answer { variant: Arc::clone(variant), outcome: Outcome::Partial, refresh: false };
+        let refresh = outcome == Outcome::Updating;
+        return Decision::Answer { variant: Arc::clone(variant), outcome: Outcome::Partial, refresh };
     }
     if variant.whole() || has_all(asked, variant, known.now_ms) {
         let refresh = outcome == Outcome::Updating;

@@ -52,7 +52,7 @@ pub(crate) fn imagined(request: &ExplainRequest, peer: Option<&Peer>) -> Result<
 ///
 /// # Errors
 /// The request would be refused: why.
-pub(crate) fn explain(node: &Arc<Node>, zone: &Arc<PullZone>, parts: &Parts) -> Result<Explanation, Problem> {
+pub(crate) async fn explain(node: &Arc<Node>, zone: &Arc<PullZone>, parts: &Parts) -> Result<Explanation, Problem> {
     let asked = Asked::read(zone, parts, false, &node.pull.id)?;
     let mut trace = Trace::on();
     let link = *node.link.borrow();
@@ -76,6 +76,7 @@ pub(crate) fn explain(node: &Arc<Node>, zone: &Arc<PullZone>, parts: &Parts) -> 
         informational: None,
     };
     let key = node.page_key(zone, &visit.asked);
+    node.find_page(&key).await;
     let decision = visit.decide(&key, link != Link::CatchingUp, &mut trace);
     let outcome = told(&decision, &mut trace);
     trace.step("purges", || {

@@ -246,9 +246,12 @@ impl Order {
                 fields.remove(name);
             }
         }
+        if !self.conditional {
+            // What it is true for is judged here, with what comes for everybody.
+            fields.remove(header::IF_RANGE);
+        }
         if let Some(stale) = &self.fetch.stale {
             fields.remove(header::RANGE);
-            fields.remove(header::IF_RANGE);
             copy(&stale.fields, header::ETAG, &mut fields, header::IF_NONE_MATCH);
             copy(&stale.fields, header::LAST_MODIFIED, &mut fields, header::IF_MODIFIED_SINCE);
         }
@@ -347,10 +350,13 @@ impl Order {
 
     /// Puts a variant in the place of an older one, also where other requests select it now.
     fn keep_instead(&self, older: &Arc<Variant>, variant: &Arc<Variant>) -> bool {
-        if !variant.replaces(older) {
-            self.node.forget_variant(&self.key, older);
+        if self.node.verdict_on_variant(&self.key, variant) == Verdict::Hard {
+            return false;
         }
-        self.keep(variant)
+        self.node.change_page(&self.key, |page| {
+            page.variants.retain(|stored| !Arc::ptr_eq(stored, older));
+            page.put(Arc::clone(variant));
+        })
     }
 
     /// The answer to a HEAD freshens what is stored, or ends it where it tells of something else (§ 4.3.5).
@@ -450,17 +456,25 @@ impl Order {
 
     /// Makes a response known whose body lies in slices, and lets those come that are on their way.
     fn land_sliced(&mut self, variant: Arc<Variant>, status: StatusCode, bytes: Range<u64>, body: Body) -> Landing {
-        let kept = self.keep_or_join(&variant);
+        let (kept, made) = (self.keep_or_join(&variant), Arc::clone(&variant.on_disk));
         let (variant, stored) = kept.map_or((variant, false), |variant| (variant, true));
+        if !stored || !Arc::ptr_eq(&made, &variant.on_disk) {
+            self.node.leave_place(&made); // an entry that was made for it belongs to nobody
+        }
         self.node.offer(&self.key, &variant);
+        // Who seeks far ahead asks for that itself.
+        let asked =
+            self.asked.fields.get(header::RANGE).and_then(http_cache::range::single).map_or(0, |(first, _)| first);
+        let ahead = variant.sliced().is_some_and(|body| body.by_range)
+            && asked > bytes.start.saturating_add(sliced::AHEAD_BYTES);
         // In the background nobody reads it: what is wanted later is asked for then.
-        if let (Some(sliced), false) = (variant.sliced(), self.background) {
-            let (node, sliced, run) = (Arc::clone(&self.node), Arc::clone(sliced), sliced.begin(bytes));
+        if let (Some(sliced), false) = (variant.sliced(), self.background || ahead) {
+            let (node, begun) = (Arc::clone(&self.node), sliced.begin(bytes));
             if !stored {
                 sliced.let_go();
             }
             let handling = sliced::Handling { stored: true, compared: false };
-            tokio::spawn(async move { sliced::pump(&node, &sliced, &run, body, handling).await });
+            tokio::spawn(async move { sliced::pump(&node, &begun, body, handling).await });
         }
         Landing::Ready { variant, status, stored }
     }
@@ -521,7 +535,10 @@ impl Order {
             });
             return Ok(self.land(variant, &growing, parts.status, body, Some(begin)).await);
         }
-        let asked_for_one = self.asked.fields.contains_key(header::RANGE) && self.fetch.stale.is_none();
+        let stale = self.fetch.stale.as_ref();
+        let asked_for_one = self.asked.fields.contains_key(header::RANGE)
+            && self.asked.method == Method::GET
+            && stale.is_none_or(|stale| stale.sliced().is_some());
         let (Ok(terms), Some((range, total)), Some(content_range), true) = (judged, read, content_range, asked_for_one)
         else {
             self.hand_over_part(parts, body, read);

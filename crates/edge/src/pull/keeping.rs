@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use shelf::disk::{Disk, EntryId, New, WriteError};
 
+use crate::disk::OnDisk;
 use crate::node::Node;
 use crate::pull::frozen::{Ice, freeze, thaw};
 use crate::pull::sliced::Sliced;
@@ -48,13 +49,28 @@ impl Node {
         page.fit(self.most_page_bytes());
         let now = page.variants.clone();
         let kept = self.keep_page(key.clone(), page);
+        let came = now.iter().any(|variant| {
+            let known = |old: &Arc<Variant>| Arc::ptr_eq(&variant.on_disk, &old.on_disk);
+            !before.iter().flat_map(|page| &page.variants).any(known)
+        });
         for old in before.iter().flat_map(|page| &page.variants) {
-            match now.iter().find(|variant| Arc::ptr_eq(&variant.on_disk, &old.on_disk)) {
+            match now.iter().find(|variant| variant.on_disk.is(&old.on_disk)) {
                 // It has other fields now.
                 Some(variant) if !Arc::ptr_eq(variant, old) => self.write_head(variant),
                 Some(_) => {}
                 None => self.leave(old),
             }
+        }
+        if kept {
+            for variant in &now {
+                variant.on_disk.adopt();
+                if let Some(body) = variant.sliced() {
+                    body.adopt();
+                }
+            }
+        }
+        if came {
+            self.weed(key, &now);
         }
         if !kept {
             // What is on disk stays there, and what is not is gone.
@@ -91,13 +107,41 @@ impl Node {
         }
     }
 
+    /// Removes entries on disk that the page does not know and that its variants replace: older ones, which would come back
+    /// when memory forgets the newer.
+    fn weed(&self, key: &PageKey, now: &[Arc<Variant>]) {
+        let Some(tier) = &self.disk else { return };
+        let (hash, on_disk) = key.on_disk();
+        let known: Vec<EntryId> = now.iter().filter_map(|variant| variant.on_disk.entry()).collect();
+        let unknown: Vec<EntryId> = tier.disk.find(hash).into_iter().filter(|entry| !known.contains(entry)).collect();
+        if unknown.is_empty() {
+            return;
+        }
+        let now = now.to_vec();
+        tier.surely(move |disk| {
+            for entry in unknown {
+                let Ok(head) = disk.head(entry) else { continue };
+                let Some(old) = thaw(&head, entry, None).filter(|_| head.key == on_disk) else { continue };
+                let newer = |variant: &Arc<Variant>| variant.replaces(&old) && variant.answered_ms > old.answered_ms;
+                if now.iter().any(newer) {
+                    disk.remove(entry);
+                }
+            }
+        });
+    }
+
     /// What has left its page leaves the tiers.
     fn leave(&self, variant: &Variant) {
         if let Some(body) = variant.sliced() {
             body.let_go();
             self.drop_slices(body);
         }
-        if let (Some(tier), Some(entry)) = (&self.disk, variant.on_disk.leave()) {
+        self.leave_place(&variant.on_disk);
+    }
+
+    /// What lies at a place on disk leaves it.
+    pub(crate) fn leave_place(&self, place: &OnDisk) {
+        if let (Some(tier), Some(entry)) = (&self.disk, place.leave()) {
             tier.surely(move |disk| {
                 disk.remove(entry);
             });
@@ -142,13 +186,13 @@ impl Node {
                 Err(error) => {
                     tracing::debug!(url = key.shown(), %error, "not written to disk");
                     node.metrics.disk_not_admitted.inc();
-                    moved.on_disk.lost();
+                    moved.on_disk.refused();
                 }
             }
         });
         if !queued {
             self.metrics.disk_not_admitted.inc();
-            variant.on_disk.lost();
+            variant.on_disk.refused();
         }
     }
 
@@ -164,7 +208,7 @@ impl Node {
                 tracing::debug!(%error, "the head of an entry on disk is not brought up to date: it is dropped");
                 // What it says of itself is not true any more, so that it must not be found again.
                 disk.remove(entry);
-                place.lost();
+                place.lost(entry);
             }
         });
     }
@@ -174,10 +218,15 @@ impl Node {
         for index in body.leave_memory() {
             let (Some(bytes), Ok(number)) = (self.peek_slice(&body.key(index)), u32::try_from(index)) else { continue };
             match disk.write_slice(entry, number, &[bytes]) {
-                Ok(()) => body.written(index),
-                Err(error) => tracing::debug!(index, %error, "a slice is not written to disk"),
+                Ok(()) => {
+                    body.written(index);
+                    self.drop_slice(&body.key(index));
+                }
+                Err(error) => {
+                    tracing::debug!(index, %error, "a slice is not written to disk");
+                    body.still_in_memory(index);
+                }
             }
-            self.drop_slice(&body.key(index));
         }
     }
 
@@ -193,7 +242,7 @@ impl Node {
             }
             _ => {
                 self.metrics.disk_not_admitted.inc();
-                variant.on_disk.lost();
+                variant.on_disk.refused();
                 false
             }
         }
@@ -272,8 +321,7 @@ fn load(disk: &Disk, entries: &[EntryId], key: &Bytes) -> Vec<Arc<Variant>> {
             continue;
         }
         let Some(variant) = thaw(&head, *entry, present.as_ref()) else {
-            disk.remove(*entry); // of a form that this program does not read
-            continue;
+            continue; // of a form that this program does not read
         };
         disk.touch(*entry);
         if variants.iter().any(|newer| newer.replaces(&variant)) {

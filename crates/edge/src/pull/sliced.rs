@@ -20,7 +20,7 @@ use api::SLICE_BYTES;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use net::{Body, UpstreamError};
-use shelf::disk::WriteError;
+use shelf::disk::{EntryId, WriteError};
 use tokio::sync::{Notify, watch};
 
 use crate::disk::{OnDisk, Opened};
@@ -29,6 +29,8 @@ use crate::pull::growing::Growing;
 
 /// Slices that a run holds for its readers, the one that is coming among them.
 const WINDOW_SLICES: usize = 3;
+/// How far from its beginning a reader has to be for a run to be of no use to it, in bytes.
+pub(crate) const AHEAD_BYTES: u64 = WINDOW_SLICES as u64 * SLICE_BYTES;
 /// How long the slowest of several readers may stop the others, and how long a run waits for its first, in milliseconds.
 const LAGGARD_MS: u64 = 5_000;
 
@@ -100,6 +102,11 @@ impl Sliced {
         self.stored().gone = true;
     }
 
+    /// Its variant is stored, perhaps again.
+    pub(crate) fn adopt(&self) {
+        self.stored().gone = false;
+    }
+
     /// The slices that may be in memory, which from now on count as gone from there.
     pub(crate) fn leave_memory(&self) -> Vec<u64> {
         std::mem::take(&mut self.stored().in_memory).all()
@@ -108,6 +115,11 @@ impl Sliced {
     /// Whether a slice is stored, as far as that is known without a look at the disk.
     pub(crate) fn has(&self, node: &Node, index: u64) -> bool {
         node.has_slice(&self.key(index)) || (self.disk.entry().is_some() && self.stored().on_disk.has(index))
+    }
+
+    /// A slice that was to leave memory stays there.
+    pub(crate) fn still_in_memory(&self, index: u64) {
+        self.stored().in_memory.set(index);
     }
 
     /// A slice was written to disk.
@@ -131,10 +143,10 @@ impl Sliced {
                 Some(Err(error)) => {
                     tracing::debug!(index, %error, "a slice is kept in memory instead of on disk");
                     if matches!(error, WriteError::Gone) {
-                        self.disk.lost();
+                        self.gone_from_disk(entry);
                     }
                 }
-                None => return false,
+                None => tracing::debug!(index, "the disk did not answer in time; a slice is kept in memory"),
             }
         }
         self.keep_in_memory(node, index, bytes)
@@ -142,7 +154,20 @@ impl Sliced {
 
     fn keep_in_memory(&self, node: &Node, index: u64, bytes: Bytes) -> bool {
         self.stored().in_memory.set(index);
-        node.keep_slice(self.key(index), bytes)
+        let kept = node.keep_slice(self.key(index), bytes);
+        // Its variant may have left meanwhile.
+        let gone = self.stored().gone;
+        if gone {
+            node.drop_slice(&self.key(index));
+        }
+        kept && !gone
+    }
+
+    /// What was on disk is not there any more.
+    fn gone_from_disk(&self, entry: EntryId) {
+        if self.disk.lost(entry) {
+            self.stored().on_disk = Bits::default();
+        }
     }
 
     /// A stored slice.
@@ -164,22 +189,24 @@ impl Sliced {
         self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a run over these bytes, the first of which begins a slice. Whoever is given it has to [pump](pump) it, or to end it.
-    pub(crate) fn begin(self: &Arc<Self>, bytes: Range<u64>) -> Arc<Run> {
-        let run = Run::new(bytes);
+    /// Begins a run over these bytes, the first of which begins a slice; for the caller to [pump](pump).
+    pub(crate) fn begin(self: &Arc<Self>, bytes: Range<u64>) -> Begun {
+        let run = Run::new(bytes, 0);
         self.lock().push(Arc::clone(&run));
-        run
+        Begun { sliced: Arc::clone(self), run }
     }
 
     /// A seat in the run that brings a slice; else in a new one, which comes second and is for the caller to carry out.
-    fn join(self: &Arc<Self>, index: u64, bytes: impl FnOnce() -> Range<u64>) -> (Seat, Option<Arc<Run>>) {
+    /// A run that is far behind is none to wait for, where the origin can be asked for the slice itself.
+    fn join(self: &Arc<Self>, index: u64, wanted: Range<u64>) -> (Seat, Option<Begun>) {
+        let upto = self.bytes_of(index).end.min(wanted.end);
         let mut runs = self.lock();
-        if let Some(run) = runs.iter().find(|run| run.will_have(index)) {
+        if let Some(run) = runs.iter().find(|run| run.brings(index, upto, self.by_range)) {
             return (Seat::take(run, index), None);
         }
-        let run = Run::new(bytes());
+        let run = Run::new(wanted, index);
         runs.push(Arc::clone(&run));
-        (Seat::take(&run, index), Some(run))
+        (Seat::take(&run, index), Some(Begun { sliced: Arc::clone(self), run }))
     }
 
     fn end(&self, run: &Arc<Run>) {
@@ -231,6 +258,8 @@ impl Bits {
 pub(crate) struct Run {
     /// Of the body. The first byte begins a slice; the last may lie within one, which is then not stored.
     bytes: Range<u64>,
+    /// The slice for which it was begun.
+    wanted_from: u64,
     state: Mutex<State>,
     /// Changes whenever a slice begins, and at the end.
     changed: watch::Sender<()>,
@@ -250,7 +279,7 @@ struct State {
 }
 
 impl Run {
-    fn new(bytes: Range<u64>) -> Arc<Self> {
+    fn new(bytes: Range<u64>, wanted_from: u64) -> Arc<Self> {
         let state = State {
             window: VecDeque::new(),
             next: bytes.start / SLICE_BYTES,
@@ -258,7 +287,13 @@ impl Run {
             readers: HashMap::new(),
             next_reader: 0,
         };
-        Arc::new(Self { bytes, state: Mutex::new(state), changed: watch::Sender::new(()), moved: Notify::new() })
+        Arc::new(Self {
+            bytes,
+            wanted_from,
+            state: Mutex::new(state),
+            changed: watch::Sender::new(()),
+            moved: Notify::new(),
+        })
     }
 
     /// The bytes that it is to bring.
@@ -266,10 +301,18 @@ impl Run {
         self.bytes.clone()
     }
 
-    fn will_have(&self, index: u64) -> bool {
+    /// Whether a slice is in its window, or is going to be, for who sits in it.
+    fn has_for_reader(&self, index: u64) -> bool {
         let state = self.lock();
         let first = state.window.front().map_or(state.next, |(first, _)| *first);
-        state.ended.is_none() && index >= first && index.saturating_mul(SLICE_BYTES) < self.bytes.end
+        let coming = state.ended.is_none() && index.saturating_mul(SLICE_BYTES) < self.bytes.end;
+        index >= first && (index < state.next || coming)
+    }
+
+    /// Whether it brings a slice, up to the byte `upto`, to who is not in it yet. `near`: soon enough, that is.
+    fn brings(&self, index: u64, upto: u64, near: bool) -> bool {
+        let soon = !near || index < self.lock().next.saturating_add(WINDOW_SLICES as u64);
+        soon && upto <= self.bytes.end && self.has_for_reader(index) && self.lock().ended.is_none()
     }
 
     /// A slice, once it has begun to come. Nothing: it has passed, or the run has ended; why, where that is known.
@@ -303,19 +346,22 @@ impl Run {
             {
                 let mut state = self.lock();
                 let slowest = state.readers.values().min().copied();
+                // Little before anybody has come, and where there is much on its way already.
+                let narrow = state.next_reader == 0 || node.pull.budget.exceeded();
+                let window = if narrow { 1 } else { WINDOW_SLICES };
                 // Before the first reader has come, what there is waits for it.
                 if slowest.is_none() && state.next_reader > 0 && !hurry {
                     return None;
                 }
-                if hurry && state.window.len() >= WINDOW_SLICES {
+                while hurry && state.window.len() >= window {
                     state.window.pop_front();
                 }
-                while state.window.len() >= WINDOW_SLICES
+                while state.window.len() >= window
                     && state.window.front().zip(slowest).is_some_and(|((first, _), slowest)| *first < slowest)
                 {
                     state.window.pop_front();
                 }
-                if state.window.len() < WINDOW_SLICES {
+                if state.window.len() < window {
                     let index = state.next;
                     let growing = Growing::new(index.saturating_mul(SLICE_BYTES), &node.pull.budget);
                     state.window.push_back((index, Arc::clone(&growing)));
@@ -394,16 +440,23 @@ impl Drop for Seat {
     }
 }
 
-/// Ends a run however its task ends.
-struct Ending<'a> {
-    sliced: &'a Arc<Sliced>,
-    run: &'a Arc<Run>,
+/// A run that was begun, and that ends with this, however that comes about.
+pub(crate) struct Begun {
+    pub(crate) sliced: Arc<Sliced>,
+    pub(crate) run: Arc<Run>,
 }
 
-impl Drop for Ending<'_> {
+impl Begun {
+    /// It brings nothing, and why.
+    pub(crate) fn give_up(&self, why: &'static str) {
+        self.sliced.end(&self.run);
+        self.run.end(why);
+    }
+}
+
+impl Drop for Begun {
     fn drop(&mut self) {
-        self.sliced.end(self.run);
-        self.run.end("abandoned");
+        self.give_up("abandoned");
     }
 }
 
@@ -412,7 +465,8 @@ impl Drop for Ending<'_> {
 pub(crate) struct Handling {
     /// They may be stored.
     pub(crate) stored: bool,
-    /// Nothing but their bytes tells that they are of what is stored: those that are there have to be the same.
+    /// Nothing but their bytes tells that they are of what is stored: those that are there have to be the same, and nothing of
+    /// the run is stored.
     pub(crate) compared: bool,
 }
 
@@ -420,29 +474,16 @@ pub(crate) struct Handling {
 ///
 /// # Errors
 /// The word for why it ended early; [`CHANGED`]: it is of something else than what is stored.
-pub(crate) async fn pump(
-    node: &Arc<Node>,
-    sliced: &Arc<Sliced>,
-    run: &Arc<Run>,
-    body: Body,
-    handling: Handling,
-) -> Result<(), &'static str> {
-    let _ending = Ending { sliced, run };
-    let end = copy(node, sliced, run, body, handling).await;
+pub(crate) async fn pump(node: &Arc<Node>, begun: &Begun, body: Body, handling: Handling) -> Result<(), &'static str> {
+    let end = copy(node, &begun.sliced, &begun.run, body, handling).await;
     end.inspect_err(|word| {
         tracing::debug!(word, "a run of slices ended early");
-        run.end(word);
+        begun.give_up(word);
     })
 }
 
 /// The word for a representation that is not what is stored any more.
 pub(crate) const CHANGED: &str = "changed";
-
-/// Ends a run that brings nothing.
-pub(crate) fn give_up(sliced: &Arc<Sliced>, run: &Arc<Run>, why: &'static str) {
-    sliced.end(run);
-    run.end(why);
-}
 
 async fn copy(
     node: &Arc<Node>,
@@ -484,12 +525,14 @@ async fn copy(
                 continue; // the rest of this slice is not part of the run
             }
             let bytes = Bytes::from(growing.pieces().concat());
-            // Who follows this run has got nothing but what is the same in both, so that what it gets is whole.
-            let before = if handling.compared { sliced.read(node, &mut opened, index).await } else { None };
-            if before.as_ref().is_some_and(|before| *before != bytes) {
-                return Err(CHANGED);
-            }
-            if handling.stored && before.is_none() {
+            if handling.compared {
+                // Who follows this run has got nothing but what is the same in both, so that what it gets is whole.
+                match sliced.read(node, &mut opened, index).await {
+                    Some(before) if before == bytes => {}
+                    None if index >= run.wanted_from => {}
+                    _ => return Err(CHANGED),
+                }
+            } else if handling.stored {
                 kept = sliced.keep(node, index, bytes).await;
             }
         }
@@ -500,7 +543,7 @@ async fn copy(
 /// What a reader of a body in slices needs to begin runs.
 pub(crate) trait Source: Send + Sync {
     /// Carries out a run that was begun, as a task of its own.
-    fn fetch(&self, sliced: &Arc<Sliced>, run: Arc<Run>);
+    fn fetch(&self, begun: Begun);
 }
 
 /// A reader of a span of a body in slices.
@@ -510,17 +553,23 @@ pub(crate) struct SlicedReader<S> {
     source: S,
     seat: Option<Seat>,
     now: Option<crate::pull::growing::Reader>,
+    /// A stored slice that is being read.
+    here: Option<(u64, Bytes)>,
     opened: Opened,
     failures: u32,
 }
 
+/// Bytes of a stored slice that are handed on at a time.
+const PIECE_BYTES: u64 = 128 << 10;
+/// Slices that one exchange with the origin brings at most.
+const MAX_RUN_SLICES: u64 = 1_024;
 /// How often in a row a reader may be let down before its transfer breaks.
 const MAX_FAILURES: u32 = 3;
 
 impl<S: Source> SlicedReader<S> {
     /// A reader that begins runs by `source`.
     pub(crate) fn new(node: Arc<Node>, sliced: Arc<Sliced>, source: S) -> Self {
-        Self { node, sliced, source, seat: None, now: None, opened: Opened::default(), failures: 0 }
+        Self { node, sliced, source, seat: None, now: None, here: None, opened: Opened::default(), failures: 0 }
     }
 
     /// Some of the bytes from `at` on, which are wanted up to `end`.
@@ -548,7 +597,7 @@ impl<S: Source> SlicedReader<S> {
                 self.failures = 0;
                 return Ok(bytes);
             } else {
-                match self.coming(index, end).await {
+                match self.coming(at, end).await {
                     Ok(growing) => {
                         self.now = growing.read(at - slice.start);
                         continue;
@@ -567,44 +616,59 @@ impl<S: Source> SlicedReader<S> {
     /// At most `most` bytes from `at` on, out of a stored slice.
     async fn stored(&mut self, index: u64, at: u64, most: u64) -> Option<Bytes> {
         if let Some(seat) = &self.seat
-            && seat.run.will_have(index)
+            && seat.run.has_for_reader(index)
         {
             return None; // the run holds it for its readers
         }
-        let bytes = self.sliced.read(&self.node, &mut self.opened, index).await?;
+        let bytes = match self.here.take().filter(|(before, _)| *before == index) {
+            Some((_, bytes)) => bytes,
+            None => self.sliced.read(&self.node, &mut self.opened, index).await?,
+        };
         self.seat = None;
         let from = usize::try_from(at - self.sliced.bytes_of(index).start).ok()?;
-        let to = from.checked_add(usize::try_from(most).ok()?)?;
-        (from < to && to <= bytes.len()).then(|| bytes.slice(from..to))
+        let to = from.checked_add(usize::try_from(most.min(PIECE_BYTES)).ok()?)?;
+        let piece = (from < to && to <= bytes.len()).then(|| bytes.slice(from..to));
+        self.here = Some((index, bytes));
+        piece
     }
 
-    /// A slice that is coming, with a seat in the run that brings it.
-    async fn coming(&mut self, index: u64, end: u64) -> Result<Arc<Growing>, &'static str> {
+    /// The slice with the byte `at`, as it comes, with a seat in the run that brings it.
+    async fn coming(&mut self, at: u64, end: u64) -> Result<Arc<Growing>, &'static str> {
+        let index = at / SLICE_BYTES;
         match &self.seat {
-            Some(seat) if seat.run.will_have(index) => seat.move_to(index),
+            Some(seat) if seat.run.has_for_reader(index) => seat.move_to(index),
             _ => {
-                let sliced = Arc::clone(&self.sliced);
-                let node = Arc::clone(&self.node);
-                let missing = || {
-                    if !sliced.by_range {
-                        return 0..sliced.length;
-                    }
-                    // Up to the first slice that is stored already, or to the end of what is wanted.
-                    let last = end.saturating_sub(1) / SLICE_BYTES;
-                    let stored = |index: &u64| sliced.has(&node, *index);
-                    let stop = (index + 1..=last).find(stored).unwrap_or(last + 1);
-                    sliced.bytes_of(index).start..sliced.bytes_of(stop - 1).end
-                };
-                let (seat, begun) = self.sliced.join(index, missing);
+                let (seat, begun) = self.sliced.join(index, self.missing(at, end));
                 self.seat = Some(seat);
-                if let Some(run) = begun {
-                    self.source.fetch(&self.sliced, run);
+                if let Some(begun) = begun {
+                    self.source.fetch(begun);
                 }
             }
         }
         match &self.seat {
             Some(seat) => seat.run.slice(index).await,
             None => Err("abandoned"),
+        }
+    }
+
+    /// The bytes to ask for: from the slice of `at` up to one that is stored already, or to the end of what is wanted, and then
+    /// to the end of its slice where that costs the origin no more than one slice in all.
+    fn missing(&self, at: u64, end: u64) -> Range<u64> {
+        let sliced = &self.sliced;
+        if !sliced.by_range {
+            return 0..sliced.length;
+        }
+        let (index, last) = (at / SLICE_BYTES, end.saturating_sub(1) / SLICE_BYTES);
+        let most = index.saturating_add(MAX_RUN_SLICES);
+        let stop = (index + 1..=last).take_while(|index| *index < most).find(|index| sliced.has(&self.node, *index));
+        let start = sliced.bytes_of(index).start;
+        match stop {
+            Some(stop) => start..sliced.bytes_of(stop).start,
+            None if last >= most => start..sliced.bytes_of(most).start,
+            None => {
+                let whole = sliced.bytes_of(last).end;
+                start..if (at - start) + (whole - end) <= SLICE_BYTES { whole } else { end }
+            }
         }
     }
 }

@@ -173,9 +173,10 @@ fn entries(folder: &Path) -> Vec<std::path::PathBuf> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_rots_on_disk_is_fetched_again_for_the_same_request() {
     let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
-    let targets: Vec<(String, u64)> = [("ranged", 3 * S + 9), ("whole", 3 * S + 9), ("bare", 700), ("bare", 3 * S), ("whole", 5_000)]
-        .map(|(kind, size)| (format!("/{kind}/a/{size}"), size))
-        .to_vec();
+    let targets: Vec<(String, u64)> =
+        [("ranged", 3 * S + 9), ("whole", 3 * S + 9), ("bare", 700), ("bare", 3 * S), ("whole", 5_000)]
+            .map(|(kind, size)| (format!("/{kind}/a/{size}"), size))
+            .to_vec();
     let edge = front(&media, folder.path()).await;
     for (target, _) in targets.iter().chain(&targets) {
         edge.get(target).await.bytes();
