@@ -328,8 +328,15 @@ fn covered(
     trace: &mut Trace,
 ) -> Decision {
     if let Some(missing) = variant.sliced().and_then(|sliced| missing_slice(asked, variant, sliced, known)) {
+        if missing.several {
+            trace.step("slices", || {
+                ("of several ranges more than one is not stored: the origin is asked for them".to_owned(), Vec::new())
+            });
+            return Decision::Pass { forward: Forward::Partial, why: "several-ranges" };
+        }
         trace.step("slices", || {
-            ("a slice that is asked for is not stored: it is fetched".to_owned(), vec![("slice", missing.to_string())])
+            let facts = vec![("slice", missing.first.to_string())];
+            ("a slice that is asked for is not stored: it is fetched".to_owned(), facts)
         });
         let refresh = outcome == Outcome::Updating;
         return Decision::Answer { variant: Arc::clone(variant), outcome: Outcome::Partial, refresh };
@@ -363,14 +370,24 @@ fn has_all(asked: &Asked, variant: &Variant, now_ms: u64) -> bool {
     }
 }
 
-/// The first slice that the request asks for and that is not stored.
-fn missing_slice(asked: &Asked, variant: &Variant, sliced: &Sliced, known: &Known<'_>) -> Option<u64> {
+/// What a request asks for and is not stored.
+struct Missing {
+    /// The first slice.
+    first: u64,
+    /// There are more, of other ranges: whole slices for each of them would cost the origin more than one beyond what is asked
+    /// for.
+    several: bool,
+}
+
+fn missing_slice(asked: &Asked, variant: &Variant, sliced: &Sliced, known: &Known<'_>) -> Option<Missing> {
     let Plan::Body { pieces, .. } = planned(asked, variant, sliced.length, known.now_ms, "") else { return None };
-    let slices = pieces.iter().flat_map(|piece| match piece {
-        Piece::Text(_) => 0..0,
-        Piece::Span(range) => range.first / SLICE_BYTES..range.last / SLICE_BYTES + 1,
+    let mut missing = pieces.iter().filter_map(|piece| {
+        let Piece::Span(range) = piece else { return None };
+        let slices = range.first / SLICE_BYTES..range.last / SLICE_BYTES + 1;
+        slices.take(MAX_SLICES_LOOKED_AT).find(|index| !(known.has_slice)(sliced, *index))
     });
-    slices.take(MAX_SLICES_LOOKED_AT).find(|index| !(known.has_slice)(sliced, *index))
+    let first = missing.next()?;
+    Some(Missing { first, several: missing.any(|other| other != first) })
 }
 
 /// The answer to a request out of a stored representation of so many bytes.
