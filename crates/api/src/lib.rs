@@ -24,8 +24,8 @@ pub mod token;
 
 pub use addressing::{Target, Zones};
 pub use docs::{
-    Access, FileDoc, FileList, FilePatch, Health, Locate, NodeDoc, NodeHealth, NodeList, NodeView, PurgeAnswer,
-    PurgeRequest, Receipt, ReceiptState, Status, VersionDoc, VersionList, ZoneDoc, ZoneList,
+    Access, Eviction, FileDoc, FileList, FilePatch, Health, Locate, NodeDoc, NodeHealth, NodeList, NodeView, Objective,
+    PurgeAnswer, PurgeRequest, Receipt, ReceiptState, Status, VersionDoc, VersionList, ZoneDoc, ZoneList,
 };
 pub use event::{Change, Event, FileRef, Hello, PurgeTargets, ZoneHost, ZonePage, ZonePath, ZonePrefix, ZoneTag};
 pub use explain::{ExplainRequest, ExplainStep, Explanation};

@@ -103,7 +103,7 @@ pub(crate) async fn fetch_slice(node: Arc<Node>, head: Arc<Head>, index: u64) ->
     if let Ok(bytes) = &result
         && head.storable.is_some()
     {
-        node.keep_slice((BodyId::File(head.digest), index), bytes.clone());
+        node.keep_slice(Some(&head.zone), (BodyId::File(head.digest), index), bytes.clone());
     }
     result
 }
@@ -192,7 +192,7 @@ async fn new_file(
     let stored = head.storable.is_some() && node.keep_head(key.clone(), &head);
     let first = (!first.is_empty()).then_some(first);
     if stored && let Some(first) = &first {
-        node.keep_slice((BodyId::File(head.digest), 0), first.clone());
+        node.keep_slice(Some(&head.zone), (BodyId::File(head.digest), 0), first.clone());
     }
     Ok(Fetched::File { head, first, revalidated: false, stored })
 }

@@ -69,7 +69,7 @@ pub(crate) async fn answer(node: &Arc<Node>, method: &Method, action: &str, body
 }
 
 /// A problem as a response.
-pub(crate) fn refused(problem: &Problem) -> Response<Body> {
+fn refused(problem: &Problem) -> Response<Body> {
     response(problem.http_status(), problem::PROBLEM_JSON, problem.to_json())
 }
 

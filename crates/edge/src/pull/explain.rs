@@ -74,6 +74,7 @@ pub(crate) fn explain(node: &Arc<Node>, zone: &Arc<PullZone>, parts: &Parts) -> 
         asked: Arc::new(asked),
         started: std::time::Instant::now(),
         informational: None,
+        in_memory: false,
     };
     let key = node.page_key(zone, &visit.asked);
     let decision = visit.decide(&key, link != Link::CatchingUp, &mut trace);

@@ -12,7 +12,6 @@ use crate::tools::invalid;
 /// A filter. Everything of it must hold.
 pub(super) struct Filter {
     said: CacheFilter,
-    key: Option<KeyHash>,
     prefix: Option<Prefix>,
 }
 
@@ -27,20 +26,11 @@ impl Filter {
     /// # Errors
     /// The key is not one.
     pub(super) fn new(said: CacheFilter, view: Option<&View>) -> Result<Self, Problem> {
-        let key = match &said.key {
-            Some(text) => {
-                let wrong = || invalid(format!("{text:?} is not a key; a key has 32 hexadecimal digits, as `list` shows it"));
-                Some(key_of(text).ok_or_else(wrong)?)
-            }
-            None => None,
-        };
+        if let Some(text) = said.key.as_ref().filter(|text| key_of(text).is_none()) {
+            return Err(invalid(format!("{text:?} is not a key; one has 32 hexadecimal digits, as a listing shows it")));
+        }
         let prefix = said.prefix.as_deref().map(|prefix| Prefix::new(prefix, view));
-        Ok(Self { said, key, prefix })
-    }
-
-    /// Its key, where it names one.
-    pub(super) fn key(&self) -> Option<KeyHash> {
-        self.key
+        Ok(Self { said, prefix })
     }
 
     /// Whether entries of a tier may be meant.

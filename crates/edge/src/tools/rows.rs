@@ -7,9 +7,9 @@ use shelf::disk::{Disk, Head as DiskHead, KeyHash, Present, Summary};
 
 use crate::disk::key_hash;
 use crate::head::Head;
-use crate::node::{FileKey, HeadKey, Node};
+use crate::node::{BodyId, FileKey, HeadKey, Node};
 use crate::pull::sliced::Sliced;
-use crate::pull::stored::{PageKey, Variant};
+use crate::pull::stored::{Content, PageKey, Variant};
 use crate::pull::thaw;
 use crate::purges::Verdict;
 
@@ -35,8 +35,8 @@ pub(super) fn variant(node: &Node, key: &PageKey, variant: &Variant, with_detail
         details.present = ranges(body.slices(), |index| body.has(node, index));
     }
     entry.complete = match variant.sliced() {
-        Some(body) => with_details && (0..body.slices()).all(|index| body.has(node, index)),
-        None => variant.whole() && variant.bytes_are_here(),
+        Some(body) => (0..body.slices()).all(|index| body.has(node, index)),
+        None => variant.whole() && !matches!(variant.content, Content::Growing(_)),
     };
     entry
 }
@@ -141,7 +141,7 @@ pub(super) fn file(node: &Node, key: &HeadKey, head: &Head, with_details: bool) 
         began_event: head.began,
         began_local: head.local,
         slices: Some(slices),
-        present: ranges(slices, |index| node.has_slice(&(crate::node::BodyId::File(head.digest), index))),
+        present: ranges(slices, |index| node.has_slice(&(BodyId::File(head.digest), index))),
         ..CacheDetails::default()
     };
     let fresh = head.storable.map(|storable| storable.at(age_s));
@@ -158,7 +158,7 @@ pub(super) fn file(node: &Node, key: &HeadKey, head: &Head, with_details: bool) 
         media_type: head.media_type.to_str().ok().map(str::to_owned),
         length: Some(head.size),
         bytes: head.weight(),
-        complete: (0..slices).all(|index| node.has_slice(&(crate::node::BodyId::File(head.digest), index))),
+        complete: (0..slices).all(|index| node.has_slice(&(BodyId::File(head.digest), index))),
         tags: head.tags.clone(),
         stored_ms: head.fetched_ms,
         age_s,
@@ -195,10 +195,11 @@ fn text(bytes: &[u8]) -> String {
 fn ranges(count: u64, is_there: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for index in (0..count).filter(|index| is_there(*index)) {
+        let full = ranges.len() == MAX_SLICE_RANGES;
         match ranges.last_mut() {
             Some((_, last)) if *last + 1 == index => *last = index,
-            _ if ranges.len() < MAX_SLICE_RANGES => ranges.push((index, index)),
-            _ => break,
+            _ if full => break,
+            _ => ranges.push((index, index)),
         }
     }
     ranges

@@ -155,6 +155,13 @@ impl Disk {
         (summaries, next)
     }
 
+    /// What the index knows of an entry, if that is still there. Memory only.
+    pub fn summary(&self, id: EntryId) -> Option<Summary> {
+        let folder = self.folder(id)?;
+        let record = folder.index().get(id.slot, id.nonce).copied()?;
+        Some(summary(folder, id.slot, &record))
+    }
+
     /// Reads what is stored from the disk again, about `most_bytes` of it and at most [`MAX_PAGE`] entries; what is damaged
     /// is dropped and counted. Blocks.
     pub fn verify(&self, from: Cursor, most_bytes: u64) -> Findings {
