@@ -13,4 +13,5 @@ mod routing;
 mod scenarios;
 mod slices;
 mod tiers;
+mod tools;
 mod wire;
