@@ -84,8 +84,12 @@ mod tests {
         let lru = Some(Eviction::Lru);
         for round in 0..40 {
             let of_b = if round % 2 == 0 { lru } else { Some(Eviction::Auto) };
-            let zones =
-                [zone("a", lru, None), zone("b", of_b, None), zone("c", None, Some(Objective::Bytes)), zone("d", None, None)];
+            let zones = [
+                zone("a", lru, None),
+                zone("b", of_b, None),
+                zone("c", None, Some(Objective::Bytes)),
+                zone("d", None, None),
+            ];
             classes.configure(&zones, |choice| memory.class_for(choice));
             let [a, b, c, d] = ["a", "b", "c", "d"].map(|zone| classes.of(&name(zone)));
             assert_eq!((a == b, b == d), (round % 2 == 0, round % 2 == 1));

@@ -28,8 +28,8 @@ use std::sync::Arc;
 use api::names::{NodeName, Place};
 use api::node::{SNAPSHOT_FORMAT, Snapshot};
 use api::{Hello, NodeDoc, TokenSecret, ZoneDoc};
-use client::Client;
 use bytes::Bytes;
+use client::Client;
 use http::{Method, Request, Response};
 use net::{Body, ClientLimits, HttpClient, Incoming, ServerLimits};
 use tokio::net::TcpListener;
@@ -305,7 +305,15 @@ mod tests {
         let zone = ZoneDoc { pull: Some(Box::new(pull)), ..ZoneDoc::new("shop".parse().expect("zone")) };
         let (name, limits) = ("edge".parse().expect("name"), ServerLimits::default());
         let clock: Clock = Arc::new(|| 1_000);
-        let config = StandaloneConfig { zone, name, memory_bytes: MIN_MEMORY_BYTES, cache: CacheConfig::default(), state_dir, limits, clock };
+        let config = StandaloneConfig {
+            zone,
+            name,
+            memory_bytes: MIN_MEMORY_BYTES,
+            cache: CacheConfig::default(),
+            state_dir,
+            limits,
+            clock,
+        };
         Edge::standalone(config, &EdgeMetrics::new(&mut prometheus_client::registry::Registry::default()))
             .expect("edge")
     }

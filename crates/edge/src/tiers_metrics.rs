@@ -67,7 +67,8 @@ fn memory(page: &mut Writer<'_, '_>) -> fmt::Result {
     page.counter("memory_expired", "Entries that left memory being of no use", of(|memory| memory.counters.expired))?;
     page.counter("memory_refused", "Entries that memory did not take", of(|memory| memory.counters.refused))?;
     page.ratio("curve_hit_ratio", "What recent requests would hit in memory, by size as a factor of its own", |seen| {
-        let sample = |factor: f64, of: &str, value: f64| (vec![("factor", factor.to_string()), ("of", of.to_owned())], value);
+        let sample =
+            |factor: f64, of: &str, value: f64| (vec![("factor", factor.to_string()), ("of", of.to_owned())], value);
         let point = |point: &shelf::CurvePoint| {
             [
                 sample(point.factor, "requests", point.request_hit_ratio),
@@ -87,7 +88,12 @@ fn disk(page: &mut Writer<'_, '_>) -> fmt::Result {
     };
     page.counter("disk_hits", "Reads of the disk tier that brought something", whole(|disk| disk.hits))?;
     page.counter("disk_misses", "Reads of the disk tier that did not", whole(|disk| disk.misses))?;
-    page.gauge("disk_open_files", "Files of the disk tier open for reading", None, whole(|disk| disk.open_files as u64))?;
+    page.gauge(
+        "disk_open_files",
+        "Files of the disk tier open for reading",
+        None,
+        whole(|disk| disk.open_files as u64),
+    )?;
     let up = "1 when the folder can be used, for `use` reading or writing";
     page.gauge("disk_folder_up", up, None, |seen| {
         let states = each_folder(seen).flat_map(|(label, folder)| {
@@ -118,7 +124,10 @@ fn disk(page: &mut Writer<'_, '_>) -> fmt::Result {
     page.counter("disk_read_errors", "Reads that the file system failed", folder(|folder| folder.read_errors))?;
     page.counter("disk_corrupt", "What was found damaged, dropped and is fetched again, by kind", |seen| {
         let kinds = each_folder(seen).flat_map(|(label, folder)| {
-            folder.flaws.iter().map(move |(flaw, count)| (vec![label.clone(), ("kind", flaw.word().to_owned())], *count))
+            folder
+                .flaws
+                .iter()
+                .map(move |(flaw, count)| (vec![label.clone(), ("kind", flaw.word().to_owned())], *count))
         });
         kinds.collect()
     })

@@ -120,7 +120,9 @@ fn may_ask(request: &Parts) -> Result<(), Problem> {
     let forbidden = |detail: &str| Err(Problem::new(ErrorCode::Forbidden, detail));
     let peer = request.extensions.get::<Peer>().map(|peer| peer.0.ip().to_canonical());
     if !peer.is_some_and(|address| address.is_loopback()) {
-        return forbidden("caches are looked into from their own machine only; use it there, or through a tunnel to it");
+        return forbidden(
+            "caches are looked into from their own machine only; use it there, or through a tunnel to it",
+        );
     }
     let host = host_name(request_host(&request.uri, &request.headers));
     if host != "localhost" && host.parse::<IpAddr>().is_err() {

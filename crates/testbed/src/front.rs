@@ -161,7 +161,8 @@ impl Front {
                 .body(Body::full(what.to_string())),
             None => request.body(Body::empty()),
         };
-        let response = self.http.send(request.expect("a request")).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        let response =
+            self.http.send(request.expect("a request")).await.unwrap_or_else(|error| panic!("{path}: {error}"));
         let status = response.status();
         let body = net::read_to_end(response.into_body(), MAX_TEST_BODY_BYTES).await.expect("a body");
         (status, serde_json::from_slice(&body).expect("JSON"))

@@ -151,7 +151,8 @@ mod tests {
             let key = PageKey { era: u64::MAX, zone, fingerprint: 7, url: url.into(), more: more.into() };
             assert_eq!(PageKey::from_disk(&key.on_disk().1), Some(key));
         }
-        for wrong in ["", "page", "page\0x\x001\0shop\0h/\0", "page\x001\x001\0shop\0h/", "file\x001\x001\0shop\0h/\0"] {
+        for wrong in ["", "page", "page\0x\x001\0shop\0h/\0", "page\x001\x001\0shop\0h/", "file\x001\x001\0shop\0h/\0"]
+        {
             assert_eq!(PageKey::from_disk(wrong.as_bytes()), None, "{wrong:?}");
         }
     }

@@ -27,7 +27,9 @@ impl Filter {
     /// The key is not one.
     pub(super) fn new(said: CacheFilter, view: Option<&View>) -> Result<Self, Problem> {
         if let Some(text) = said.key.as_ref().filter(|text| key_of(text).is_none()) {
-            return Err(invalid(format!("{text:?} is not a key; one has 32 hexadecimal digits, as a listing shows it")));
+            return Err(invalid(format!(
+                "{text:?} is not a key; one has 32 hexadecimal digits, as a listing shows it"
+            )));
         }
         let prefix = said.prefix.as_deref().map(|prefix| Prefix::new(prefix, view));
         Ok(Self { said, prefix })

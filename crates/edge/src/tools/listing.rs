@@ -183,7 +183,8 @@ impl Meant {
     /// What a plain GET of a URL would look for.
     fn by(node: &Node, url: &str) -> Result<Self, Problem> {
         let view = node.view().ok_or_else(|| invalid("this edge has no configuration yet"))?;
-        let what = ExplainRequest { url: url.to_owned(), method: "GET".to_owned(), headers: Vec::new(), client_ip: None };
+        let what =
+            ExplainRequest { url: url.to_owned(), method: "GET".to_owned(), headers: Vec::new(), client_ip: None };
         let parts = pull::imagined(&what, None)?;
         let host = request_host(&parts.uri, &parts.headers);
         let zone = view.zones.by_host(host);
@@ -290,7 +291,9 @@ pub(super) async fn evict(node: &Arc<Node>, what: CacheEvict) -> Result<CacheEvi
                 disk.remove(id);
                 let page = key.and_then(|key| at.page(&key));
                 let variants = page.iter().flat_map(|page| &page.variants);
-                variants.filter(|variant| variant.on_disk.entry() == Some(id)).for_each(|variant| variant.on_disk.lost());
+                variants
+                    .filter(|variant| variant.on_disk.entry() == Some(id))
+                    .for_each(|variant| variant.on_disk.lost());
             }
         });
         removed.await.ok_or_else(ending)?;

@@ -42,7 +42,13 @@ pub(super) fn variant(node: &Node, key: &PageKey, variant: &Variant, with_detail
 }
 
 /// An entry on disk.
-pub(super) fn on_disk(node: &Node, one: &Summary, head: &DiskHead, present: Option<&Present>, with_details: bool) -> CacheEntry {
+pub(super) fn on_disk(
+    node: &Node,
+    one: &Summary,
+    head: &DiskHead,
+    present: Option<&Present>,
+    with_details: bool,
+) -> CacheEntry {
     let key = PageKey::from_disk(&head.key);
     let variant = key.as_ref().zip(thaw(head, one.id, present));
     let mut entry = match &variant {
@@ -72,7 +78,8 @@ pub(super) fn on_disk(node: &Node, one: &Summary, head: &DiskHead, present: Opti
         (details.folder, details.uses) = (Some(one.folder), Some(one.uses));
         let slices = one.length.unwrap_or(0).div_ceil(api::SLICE_BYTES);
         details.slices = Some(slices);
-        let is_there = |index| present.is_none_or(|present| u32::try_from(index).is_ok_and(|number| present.contains(number)));
+        let is_there =
+            |index| present.is_none_or(|present| u32::try_from(index).is_ok_and(|number| present.contains(number)));
         details.present = ranges(slices, is_there);
     }
     entry
@@ -131,10 +138,15 @@ pub(super) fn file(node: &Node, key: &HeadKey, head: &Head, with_details: bool) 
     let age_s = head.age_s(node.now_ms());
     let slices = api::slices::slice_count(head.size);
     let details = || CacheDetails {
-        fields: [("content-type", Some(&head.media_type)), ("etag", Some(&head.etag)), ("cache-control", head.cache_control.as_ref()), ("last-modified", head.last_modified.as_ref())]
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.to_owned(), text(value?.as_bytes()))))
-            .collect(),
+        fields: [
+            ("content-type", Some(&head.media_type)),
+            ("etag", Some(&head.etag)),
+            ("cache-control", head.cache_control.as_ref()),
+            ("last-modified", head.last_modified.as_ref()),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), text(value?.as_bytes()))))
+        .collect(),
         lifetime_s: head.storable.map_or(0, |storable| storable.lifetime_s),
         stale_while_revalidate_s: head.storable.map_or(0, |storable| storable.stale_while_revalidate_s),
         stale_if_error_s: head.storable.map_or(0, |storable| storable.stale_if_error_s),

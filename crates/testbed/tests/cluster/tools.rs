@@ -43,7 +43,9 @@ async fn listed(edge: &Front, filter: Value, limit: u32) -> Vec<String> {
     for page in steps(edge, "list", json!({"filter": filter, "limit": limit})).await {
         let entries = page["entries"].as_array().expect("entries").clone();
         assert!(entries.len() <= limit as usize);
-        let one = |entry: &Value| format!("{} {}", entry["tier"].as_str().expect("tier"), entry["url"].as_str().expect("url"));
+        let one = |entry: &Value| {
+            format!("{} {}", entry["tier"].as_str().expect("tier"), entry["url"].as_str().expect("url"))
+        };
         urls.extend(entries.iter().map(one));
     }
     urls.sort();
@@ -68,9 +70,14 @@ async fn what_is_stored_is_listed_and_shown() {
         assert_eq!(listed(&edge, json!({}), limit).await, everything, "{limit} on a page");
     }
     assert_eq!(listed(&edge, json!({"tier": "disk"}), 1_000).await, everything[..3]);
-    assert_eq!(listed(&edge, json!({"prefix": "http://site.example/whole/", "tier": "memory"}), 9).await, everything[4..]);
+    assert_eq!(
+        listed(&edge, json!({"prefix": "http://site.example/whole/", "tier": "memory"}), 9).await,
+        everything[4..]
+    );
     assert_eq!(listed(&edge, json!({"prefix": "/ranged/"}), 9).await, [everything[0], everything[3]]);
-    for nothing in [json!({"zone": "other"}), json!({"tag": "red"}), json!({"older_s": 60}), json!({"key": "0".repeat(32)})] {
+    for nothing in
+        [json!({"zone": "other"}), json!({"tag": "red"}), json!({"older_s": 60}), json!({"key": "0".repeat(32)})]
+    {
         assert_eq!(listed(&edge, nothing.clone(), 9).await, [""; 0], "{nothing}");
     }
     edge.advance(Duration::from_secs(100));
@@ -81,14 +88,20 @@ async fn what_is_stored_is_listed_and_shown() {
     let (status, shown) = edge.tool("/front/show", Some(json!({"what": url}))).await;
     assert_eq!((status, shown["entries"].as_array().map(Vec::len)), (StatusCode::OK, Some(2)), "{shown}");
     let entry = &shown["entries"][1];
-    assert_eq!((&entry["tier"], &entry["length"], &entry["complete"]), (&json!("disk"), &json!(3 * S + 5), &json!(true)));
+    assert_eq!(
+        (&entry["tier"], &entry["length"], &entry["complete"]),
+        (&json!("disk"), &json!(3 * S + 5), &json!(true))
+    );
     assert_eq!((&entry["details"]["slices"], &entry["details"]["present"]), (&json!(4), &json!([[0, 3]])));
     assert_eq!(edge.tool("/front/show", Some(json!({"what": entry["key"]}))).await.1, shown, "by its key");
 
     let purge: Method = "PURGE".parse().expect("method");
     assert_eq!(edge.ask(purge, "/whole/a/500", &[]).await.status, StatusCode::OK);
     let (_, shown) = edge.tool("/front/show", Some(json!({"what": "http://site.example/whole/a/500"}))).await;
-    assert!(shown["entries"].as_array().is_some_and(|all| all.iter().all(|entry| entry["state"] == "purged")), "{shown}");
+    assert!(
+        shown["entries"].as_array().is_some_and(|all| all.iter().all(|entry| entry["state"] == "purged")),
+        "{shown}"
+    );
     edge.stop().await;
 }
 
@@ -133,11 +146,13 @@ async fn a_verification_finds_what_is_damaged() {
     let verified = async || {
         let answers = steps(&edge, "verify", json!({})).await;
         let sum = |name: &str| answers.iter().map(|answer| answer[name].as_u64().expect("number")).sum::<u64>();
-        let findings: Vec<Value> = answers.iter().flat_map(|a| a["findings"].as_array().expect("findings").clone()).collect();
+        let findings: Vec<Value> =
+            answers.iter().flat_map(|a| a["findings"].as_array().expect("findings").clone()).collect();
         (sum("entries"), findings)
     };
     assert_eq!(verified().await, (2, vec![]));
-    let mut files: Vec<_> = walk(&folder.path().join("cache")).into_iter().filter(|(_, length)| *length >= 5_000).collect();
+    let mut files: Vec<_> =
+        walk(&folder.path().join("cache")).into_iter().filter(|(_, length)| *length >= 5_000).collect();
     files.sort_by_key(|(_, length)| *length);
     let (damaged, length) = &files[0];
     let mut bytes = std::fs::read(damaged).expect("file");
@@ -170,7 +185,10 @@ async fn the_tiers_are_told_in_numbers() {
     let (status, stats) = edge.tool("/front/stats", None).await;
     assert_eq!(status, StatusCode::OK);
     let memory = &stats["memory"];
-    assert_eq!((&memory["entries"], &memory["eviction"], &memory["limit_bytes"]), (&json!(2), &json!("auto"), &json!(64 << 20)));
+    assert_eq!(
+        (&memory["entries"], &memory["eviction"], &memory["limit_bytes"]),
+        (&json!(2), &json!("auto"), &json!(64 << 20))
+    );
     let disk = &stats["disk"]["folders"][0];
     assert_eq!((&disk["state"], &disk["entries"], &disk["write_errors"]), (&json!("ok"), &json!(2), &json!(0)));
     let curve = memory["curve"].as_array().expect("curve");

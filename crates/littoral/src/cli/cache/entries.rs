@@ -12,7 +12,6 @@ use crate::cli::cache::tool::{Tool, ToolArgs};
 use crate::cli::error::CliError;
 use crate::cli::globals::Globals;
 use crate::cli::human;
-use crate::cli::output::Out;
 use crate::cli::values::seconds;
 
 const LS_EXAMPLES: &str = "\

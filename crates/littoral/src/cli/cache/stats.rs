@@ -95,7 +95,12 @@ fn ratio(hits: u64, misses: u64) -> String {
 }
 
 fn curve(point: &CurvePoint) -> String {
-    format!("at {} × its size: {:.1} % of requests, {:.1} % of bytes", point.factor, point.requests * 100.0, point.bytes * 100.0)
+    format!(
+        "at {} × its size: {:.1} % of requests, {:.1} % of bytes",
+        point.factor,
+        point.requests * 100.0,
+        point.bytes * 100.0
+    )
 }
 
 fn folder(folder: &DiskFolderStats) -> Vec<(&'static str, String)> {
@@ -105,12 +110,8 @@ fn folder(folder: &DiskFolderStats) -> Vec<(&'static str, String)> {
         DiskFolderState::Gone => "out of use",
     };
     let reason = folder.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
-    let damaged: Vec<String> = folder
-        .damaged
-        .iter()
-        .filter(|(_, count)| *count > 0)
-        .map(|(kind, count)| format!("{count} {kind}"))
-        .collect();
+    let damaged: Vec<String> =
+        folder.damaged.iter().filter(|(_, count)| *count > 0).map(|(kind, count)| format!("{count} {kind}")).collect();
     let mut facts = vec![
         ("folder", folder.path.clone()),
         ("", format!("{state}{reason}")),
@@ -171,8 +172,11 @@ pub(super) async fn verify(args: VerifyArgs, globals: &Globals) -> Result<(), Cl
     }
     let read = format!("{} entries read ({})", all.entries, human::size(all.bytes));
     if damaged + all.unreadable > 0 {
-        return Err(CliError::failed(format!("{read}: {damaged} damaged and dropped, {} cannot be read", all.unreadable))
-            .with_hint("look after the disk; what was dropped is fetched again when it is asked for"));
+        return Err(CliError::failed(format!(
+            "{read}: {damaged} damaged and dropped, {} cannot be read",
+            all.unreadable
+        ))
+        .with_hint("look after the disk; what was dropped is fetched again when it is asked for"));
     }
     out.note(format_args!("{read}, all of them whole"));
     Ok(())
