@@ -19,6 +19,12 @@ async fn warm(media: &Media, folder: &Path, targets: &[&str]) -> Front {
     }
     let wanted = targets.len() as f64;
     eventually("it is on disk", || async { edge.metric("littoral_edge_disk_admissions_total") >= wanted }).await;
+    // The slices of what is large follow.
+    eventually("all of it", || async {
+        let (_, page) = edge.tool("/front/list", Some(json!({"filter": {"tier": "disk"}}))).await;
+        page["entries"].as_array().is_some_and(|entries| entries.iter().all(|entry| entry["complete"] == true))
+    })
+    .await;
     edge
 }
 
@@ -118,7 +124,8 @@ async fn what_is_evicted_is_gone_from_where_it_was_meant_and_fetched_again() {
     assert_eq!(listed(&edge, json!({}), 9).await.len(), 6, "counting takes nothing away");
 
     assert_eq!(evicted(json!({"filter": {"tier": "memory"}, "all": true})).await, 3);
-    assert_eq!(listed(&edge, json!({}), 9).await.len(), 3);
+    assert_eq!(listed(&edge, json!({"tier": "memory"}), 9).await, [""; 0]);
+    assert_eq!(listed(&edge, json!({"tier": "disk"}), 9).await.len(), 3);
     let asked = media.requests().len();
     assert_eq!(edge.get("/whole/a/500").await.x_cache(), "HIT", "it is still on disk");
     assert_eq!(edge.get(&large).await.bytes().len() as u64, 2 * S);
