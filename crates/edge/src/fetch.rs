@@ -98,12 +98,18 @@ pub(crate) async fn fetch_head(
 
 /// Fetches one slice of a body.
 pub(crate) async fn fetch_slice(node: Arc<Node>, head: Arc<Head>, index: u64) -> Result<Bytes, FetchError> {
+    if let Some(bytes) = node.shelved_slice(&head, index).await {
+        if head.size <= SLICE_BYTES {
+            node.keep_slice(Some(&head.zone), (BodyId::File(head.digest), index), bytes.clone());
+        }
+        return Ok(bytes);
+    }
     let result = retried(|| slice_once(&node, &head, index)).await;
     count(&node, &result, || format!("slice {index} of {}/{}", head.zone, head.path));
     if let Ok(bytes) = &result
         && head.storable.is_some()
     {
-        node.keep_slice(Some(&head.zone), (BodyId::File(head.digest), index), bytes.clone());
+        node.keep_file_slice(&head, index, bytes.clone()).await;
     }
     result
 }
@@ -137,7 +143,12 @@ fn count<T>(node: &Node, result: &Result<T, FetchError>, what: impl FnOnce() -> 
     }
 }
 
-async fn head_once(node: &Node, key: &HeadKey, began: u64, stored: Option<&Arc<Head>>) -> Result<Fetched, FetchError> {
+async fn head_once(
+    node: &Arc<Node>,
+    key: &HeadKey,
+    began: u64,
+    stored: Option<&Arc<Head>>,
+) -> Result<Fetched, FetchError> {
     let _place = place(node).await?;
     let path = match &key.file {
         FileKey::Path(zone, path) => format!("/-/content/{zone}/{}", path.to_url()),
@@ -173,7 +184,7 @@ async fn head_once(node: &Node, key: &HeadKey, began: u64, stored: Option<&Arc<H
 }
 
 async fn new_file(
-    node: &Node,
+    node: &Arc<Node>,
     key: &HeadKey,
     began: u64,
     parts: &http::response::Parts,
@@ -192,14 +203,18 @@ async fn new_file(
     let stored = head.storable.is_some() && node.keep_head(key.clone(), &head);
     let first = (!first.is_empty()).then_some(first);
     if stored && let Some(first) = &first {
-        node.keep_slice(Some(&head.zone), (BodyId::File(head.digest), 0), first.clone());
+        node.keep_file_slice(&head, 0, first.clone()).await;
+    }
+    if stored {
+        node.offer_file(key, &head);
     }
     Ok(Fetched::File { head, first, revalidated: false, stored })
 }
 
 /// A 304: the bytes are the same, what else is said about them may be new.
 fn revalidated(node: &Node, key: &HeadKey, began: u64, stored: &Head, fields: &HeaderMap) -> Result<Fetched, String> {
-    let head = describe_for(node, fields, stored.size, stored.values.clone(), began)?;
+    let mut head = describe_for(node, fields, stored.size, stored.values.clone(), began)?;
+    head.on_disk = Arc::clone(&stored.on_disk);
     if head.digest != stored.digest {
         return Err("a 304 for another digest than the one that was asked about".to_owned());
     }

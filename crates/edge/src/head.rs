@@ -1,5 +1,6 @@
 //! What an edge keeps of a file besides its bytes, and how it reads that from an origin's answer.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use api::names::{Digest, FileId, FilePath, Tag, ZoneName};
@@ -8,6 +9,7 @@ use api::{ZoneDoc, headers};
 use http::{HeaderMap, HeaderValue, header};
 use http_cache::{CacheControl, Decision, Defaults, Storable, freshness};
 
+use crate::disk::OnDisk;
 use crate::marks::Began;
 use crate::purges::{At, Identity};
 
@@ -36,6 +38,8 @@ pub(crate) struct Head {
     pub(crate) storable: Option<Storable>,
     /// The newest event up to which no purge is known to name it: spares the look into the marks.
     pub(crate) checked: AtomicU64,
+    /// Where it lies on disk. Shared by all heads of the same version.
+    pub(crate) on_disk: Arc<OnDisk>,
 }
 
 impl Head {
@@ -50,6 +54,13 @@ impl Head {
             self.path.as_str().len() + self.media_type.len() + self.cache_control.as_ref().map_or(0, |v| v.len());
         let tags: usize = self.tags.iter().map(|tag| tag.as_str().len() + size_of::<Tag>()).sum();
         (size_of::<Head>() + texts + tags + self.values.len() * size_of::<ChainingValue>()) as u64
+    }
+
+    /// From which second on it is of no use, not even stale; nothing: it lives by being asked about.
+    pub(crate) fn useless_from_s(&self) -> Option<u32> {
+        let times = self.storable.filter(|times| times.lifetime_s > 0)?;
+        let more_s = times.stale_while_revalidate_s.max(times.stale_if_error_s).saturating_add(times.lifetime_s);
+        u32::try_from((self.fetched_ms / 1_000).saturating_add(more_s)).ok()
     }
 
     /// Seconds since it was fetched.
@@ -103,6 +114,7 @@ pub(crate) fn describe(
         fetched_ms: now_ms,
         storable,
         checked: AtomicU64::new(began.event),
+        on_disk: Arc::default(),
     })
 }
 

@@ -18,6 +18,7 @@ mod pull;
 mod purges;
 mod reader;
 mod serve;
+mod shelved;
 mod sync;
 mod tiers_metrics;
 mod tools;
@@ -172,6 +173,10 @@ impl EdgeView {
     /// Whether a restart now would know everything that has been purged. If not, it would revalidate everything.
     pub fn trusted(&self) -> bool {
         self.0.marks.trusted()
+    }
+    /// Entries that were brought to the disk tier so far.
+    pub fn disk_admissions(&self) -> u64 {
+        self.0.metrics.disk_admitted.get()
     }
     /// Its name.
     pub fn name(&self) -> &NodeName {

@@ -127,6 +127,18 @@ pub(crate) struct MemoryNow {
     pub(crate) counters: Counters,
 }
 
+impl Item {
+    /// From which second on it is of no use, not even stale.
+    fn useless_from_s(&self) -> Option<u32> {
+        match self {
+            Self::Head(head) => head.useless_from_s(),
+            Self::Absent { until_ms, .. } => u32::try_from(until_ms / 1_000 + 1).ok(),
+            Self::Slice(_) => None,
+            Self::Page(page) => page.useless_from_s(),
+        }
+    }
+}
+
 /// What the store has for a file.
 pub(crate) enum Lookup {
     Nothing,
@@ -310,8 +322,8 @@ impl Node {
         for body in page.variants.iter().filter_map(|variant| variant.sliced()) {
             body.zone.get_or_init(|| key.zone.clone());
         }
-        let (class, useless_from_s) = (self.classes.of(&key.zone), page.useless_from_s());
-        self.keep(Key::Page(key), Item::Page(Arc::new(page)), weight, class, useless_from_s)
+        let class = self.classes.of(&key.zone);
+        self.keep(Key::Page(key), Item::Page(Arc::new(page)), weight, class)
     }
 
     /// Counts a request for a page whose body has so many bytes, and whether memory had it, in the estimate of what
@@ -467,17 +479,44 @@ impl Node {
             for index in 0..api::slices::slice_count(head.size) {
                 self.store.remove(&Key::Slice((BodyId::File(head.digest), index)));
             }
+            self.remove_file(head);
             self.placed(head.id, None);
             self.show_size();
         }
     }
 
-    pub(crate) fn keep_head(&self, key: HeadKey, head: &Arc<Head>) -> bool {
-        if self.head(&key).is_none() {
-            self.curve.record(self.store.hash(&Key::Head(key.clone())), head.size, false);
+    /// Takes the head of a file out of memory with its slices there, as if they had been evicted.
+    pub(crate) fn evict_file(&self, key: &HeadKey, head: &Arc<Head>) {
+        let same = |item: &Item| matches!(item, Item::Head(stored) if Arc::ptr_eq(stored, head));
+        if self.store.remove_if(&Key::Head(key.clone()), same).is_some() {
+            for index in 0..api::slices::slice_count(head.size) {
+                self.drop_slice(&(BodyId::File(head.digest), index));
+            }
+            if head.on_disk.entry().is_none() {
+                self.placed(head.id, None);
+            }
+            self.show_size();
         }
+    }
+
+    /// Whether anything is known of a file in memory. Not a use of it.
+    pub(crate) fn has_head(&self, key: &HeadKey) -> bool {
+        self.store.peek(&Key::Head(key.clone())).is_some()
+    }
+
+    pub(crate) fn keep_head(&self, key: HeadKey, head: &Arc<Head>) -> bool {
         let class = self.classes.of(&head.zone);
-        let kept = self.keep(Key::Head(key), Item::Head(Arc::clone(head)), head.weight(), class, None);
+        let key = Key::Head(key);
+        if let Some(Item::Head(before)) = self.store.peek(&key) {
+            if !Arc::ptr_eq(&before.on_disk, &head.on_disk) {
+                self.remove_file(&before);
+            } else if !Arc::ptr_eq(&before, head) {
+                self.rewrite_head(head);
+            }
+        } else if head.on_disk.entry().is_none() {
+            self.curve.record(self.store.hash(&key), head.size, false);
+        }
+        let kept = self.keep(key, Item::Head(Arc::clone(head)), head.weight(), class);
         if kept {
             self.placed(head.id, Some(head.version));
         }
@@ -485,15 +524,14 @@ impl Node {
     }
 
     pub(crate) fn keep_absent(&self, key: HeadKey, until_ms: u64, began: u64) {
-        let useless_from_s = u32::try_from(until_ms / 1_000).ok();
-        self.keep(Key::Head(key), Item::Absent { until_ms, began }, 0, Class::default(), useless_from_s);
+        self.keep(Key::Head(key), Item::Absent { until_ms, began }, 0, Class::default());
     }
 
     /// Puts a slice of a body of a zone into memory. False: it is not kept.
     pub(crate) fn keep_slice(&self, zone: Option<&ZoneName>, key: SliceKey, bytes: Bytes) -> bool {
         let weight = bytes.len() as u64;
         let class = zone.map_or(Class::default(), |zone| self.classes.of(zone));
-        self.keep(Key::Slice(key), Item::Slice(bytes), weight, class, None)
+        self.keep(Key::Slice(key), Item::Slice(bytes), weight, class)
     }
 
     pub(crate) fn stored_slice(&self, key: &SliceKey) -> Option<Bytes> {
@@ -527,8 +565,9 @@ impl Node {
         self.peek_slice(key).is_some()
     }
 
-    fn keep(&self, key: Key, item: Item, weight: u64, class: Class, useless_from_s: Option<u32>) -> bool {
+    fn keep(&self, key: Key, item: Item, weight: u64, class: Class) -> bool {
         self.store.set_now(u32::try_from(self.now_ms() / 1_000).unwrap_or(u32::MAX));
+        let useless_from_s = item.useless_from_s();
         let insertion = self.store.insert_in(class, key, item, weight + KEY_HEAP_BYTES, useless_from_s);
         self.show_size();
         let (kept, evicted) = match insertion {
@@ -538,6 +577,7 @@ impl Node {
         };
         for (_, item) in evicted {
             match item {
+                Item::Head(head) if head.on_disk.entry().is_some() => {}
                 Item::Head(head) => self.placed(head.id, None),
                 Item::Page(page) => self.page_evicted(&page),
                 Item::Absent { .. } | Item::Slice(_) => {}

@@ -480,7 +480,7 @@ impl Visit {
                 }
                 Some(response)
             }
-            Err(by_range::CHANGED) => None,
+            Err(sliced::CHANGED) => None,
             Err(word) => {
                 let detail = format!("the origin gave no usable answer ({word})");
                 Some(self.refuse(&Problem::new(ErrorCode::UpstreamUnreachable, detail)))

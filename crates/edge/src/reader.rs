@@ -61,7 +61,7 @@ pub(crate) fn all_stored(node: &Node, head: &Head, pieces: &[Piece]) -> bool {
     pieces.iter().all(|piece| match piece {
         Piece::Text(_) => true,
         Piece::Span(range) => (range.first / SLICE_BYTES..=range.last / SLICE_BYTES)
-            .all(|index| node.stored_slice(&(BodyId::File(head.digest), index)).is_some()),
+            .all(|index| node.is_shelved(head.digest) || node.has_slice(&(BodyId::File(head.digest), index))),
     })
 }
 

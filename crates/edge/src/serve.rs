@@ -173,8 +173,10 @@ async fn obtain(node: &Arc<Node>, file: FileKey) -> Result<Found, Problem> {
     let caught_up = catch_up(node).await;
     let asked_at = node.applied();
     let key = node.head_key(file);
+    node.find_head(&key).await;
     let (stale, if_error) = match node.lookup(&key) {
         Lookup::Fresh(head) if caught_up => {
+            node.bring_file_to_disk(&key, &head);
             let away = *node.link.borrow() == Link::Away;
             return Ok(Found::stored(head, Outcome::Hit, away.then_some("disconnected")));
         }

@@ -95,7 +95,7 @@ fn disk(page: &mut Writer<'_, '_>) -> fmt::Result {
         whole(|disk| disk.open_files as u64),
     )?;
     let up = "1 when the folder can be used, for `use` reading or writing";
-    page.gauge("disk_folder_up", up, None, |seen| {
+    page.gauge("disk_folder_state", up, None, |seen| {
         let states = each_folder(seen).flat_map(|(label, folder)| {
             let read = !matches!(folder.state, FolderState::Gone(_));
             let write = matches!(folder.state, FolderState::Ok);

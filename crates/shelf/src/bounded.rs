@@ -193,12 +193,6 @@ impl<K: Hash + Eq, V> Bounded<K, V> {
         self.value(self.find(hash, key)?)
     }
 
-    /// The value under `key`, to be changed, without a use of it. What it weighs stays as it was said.
-    pub fn peek_mut(&mut self, hash: u64, key: &K) -> Option<&mut V> {
-        let slot = self.find(hash, key)?;
-        self.entries.get_mut(slot as usize)?.as_mut().map(|(_, value)| value)
-    }
-
     /// Puts `value` under `key`, weighing `bytes` in all, at the second `now_s`. A value that replaces another of its
     /// class takes over its place in the order, which is no use of it.
     pub fn insert(&mut self, hash: u64, key: K, value: V, bytes: u64, terms: Terms, now_s: u32) -> Insertion<K, V> {

@@ -290,11 +290,12 @@ impl Disk {
         }
     }
 
-    /// Writes the last snapshots and ends the threads. The tier can be read and written on, but nobody looks after it.
+    /// Writes the last snapshots, ends the threads and lets go of the folders. Nothing is written after that.
     pub fn close(&self) {
         self.end();
         for folder in &self.folders {
             scan::save(folder);
+            folder.release();
         }
     }
 

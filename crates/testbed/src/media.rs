@@ -1,6 +1,7 @@
 //! An origin with bodies of any size, which it makes up as it sends them.
 //!
-//! `/ranged/NAME/SIZE` can be asked for by range, `/whole/NAME/SIZE` cannot, `/chunked/NAME/SIZE` does not tell its length.
+//! `/ranged/NAME/SIZE` can be asked for by range, `/whole/NAME/SIZE` cannot, `/chunked/NAME/SIZE` does not tell its length, and
+//! `/bare/NAME/SIZE` has no `ETag`.
 //! What a body holds is known from its path and the version of the origin, so that a test can check any part of it without
 //! keeping the whole.
 
@@ -145,7 +146,7 @@ fn answer(state: &Arc<State>, request: &Request<Incoming>) -> Response<Body> {
     let sent = Arc::new(Sent { target, range: field(header::RANGE), bytes: AtomicU64::new(0) });
     state.requests.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&sent));
     if field(header::IF_NONE_MATCH).is_some_and(|tag| tag == etag) {
-        return described(status(StatusCode::NOT_MODIFIED), state, &etag);
+        return described(status(StatusCode::NOT_MODIFIED), state, kind, &etag);
     }
     let ranged = kind == "ranged" && field(header::IF_RANGE).is_none_or(|tag| tag == etag);
     let range = sent.range.as_deref().filter(|_| ranged).map(|range| parse(range, size));
@@ -153,7 +154,7 @@ fn answer(state: &Arc<State>, request: &Request<Incoming>) -> Response<Body> {
         Some(None) => {
             let mut response = status(StatusCode::RANGE_NOT_SATISFIABLE);
             set(response.headers_mut(), header::CONTENT_RANGE, &format!("bytes */{size}"));
-            return described(response, state, &etag);
+            return described(response, state, kind, &etag);
         }
         Some(Some(range)) => {
             let mut response = status(StatusCode::PARTIAL_CONTENT);
@@ -170,9 +171,9 @@ fn answer(state: &Arc<State>, request: &Request<Incoming>) -> Response<Body> {
         set(response.headers_mut(), header::CONTENT_LENGTH, &(range.end - range.start).to_string());
     }
     if request.method() != http::Method::HEAD {
-        *response.body_mut() = body(Arc::clone(state), sent, path, version, range);
+        *response.body_mut() = body(Arc::clone(state), sent, path.clone(), version, range);
     }
-    described(response, state, &etag)
+    described(response, state, kind, &etag)
 }
 
 fn body(state: Arc<State>, sent: Arc<Sent>, path: String, version: u64, range: Range<u64>) -> Body {
@@ -210,9 +211,11 @@ fn status(status: StatusCode) -> Response<Body> {
     response
 }
 
-fn described(mut response: Response<Body>, state: &State, etag: &str) -> Response<Body> {
+fn described(mut response: Response<Body>, state: &State, kind: &str, etag: &str) -> Response<Body> {
     let fields = response.headers_mut();
-    set(fields, header::ETAG, etag);
+    if kind != "bare" {
+        set(fields, header::ETAG, etag);
+    }
     set(fields, header::CONTENT_TYPE, "video/mp4");
     let ahead = Duration::from_secs(state.ahead_s.load(Ordering::SeqCst));
     set(fields, header::DATE, &httpdate::fmt_http_date(SystemTime::now() + ahead));

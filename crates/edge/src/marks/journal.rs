@@ -60,7 +60,7 @@ pub(super) struct Journal {
     generation: u64,
     /// Of the snapshot on the disk.
     snapshot: u64,
-    unsynced: Vec<Arc<File>>,
+    pub(super) unsynced: Vec<Arc<File>>,
     /// Records that were to be written, and how many of them are on the disk or not needed there.
     pub(super) written: u64,
     pub(super) synced: u64,

@@ -216,6 +216,49 @@ async fn nothing_is_acknowledged_while_a_restart_would_trust_too_much() {
 }
 
 #[test]
+fn a_sync_that_fails_is_not_tried_again_but_everything_written_anew() {
+    let folder = tempfile::tempdir().expect("folder");
+    let metrics = MarksMetrics::default();
+    let marks = Marks::open_with(folder.path(), NOW_MS, BOOT, MAX_MARKS, metrics.clone());
+    let (before, log) = (marks.began(), newest_log(&folder));
+    marks.mark(page(1, false));
+    let unsyncable = Arc::new(File::options().write(true).open("/dev/full").expect("a device"));
+    unsyncable.sync_data().expect_err("no file");
+    lock(&marks.journal).as_mut().expect("a journal").unsynced = vec![unsyncable];
+    marks.sync_blocking().expect("kept");
+    assert_eq!((marks.trusted(), metrics.failures.get()), (true, 1));
+    assert!(!log.exists() && newest_log(&folder) != log);
+    assert_eq!(verdict(&open(&folder), 1, before), Verdict::Hard);
+}
+
+/// What is on the disks of edges that run has to be understood by the next version, or to get another format number.
+#[test]
+fn the_formats_are_those_that_were_written_before() {
+    let seal: Seal = std::array::from_fn(|n| n as u8);
+    let names = state::names_of(&seal);
+    let named = names.of(&Change::Purge(PurgeTargets {
+        prefixes: vec![ZonePrefix { zone: zone(), prefix: "h/p".into() }],
+        ..page(1, true)
+    }));
+    let hashes: Vec<u64> = named.iter().map(|named| named.hash).collect();
+    let mut state = State::new(5, names, MAX_MARKS);
+    state.take(&Record::StartedOver { era: 6, number: 7, catalog_id: "catalog".to_owned() });
+    state.take(&Record::Opened { boot: BOOT, start: 8 });
+    state.take(&Record::Event { number: 9, named: named.clone().split_off(1) });
+    state.take(&Record::Local { number: 10, named: named[..1].to_vec() });
+    let snapshot = state.encode(&seal, 3);
+    let folder = tempfile::tempdir().expect("folder");
+    let mut log = Log::create(folder.path(), seal, 3).expect("log");
+    log.append(&Record::Event { number: 11, named }).expect("appended");
+    let log = std::fs::read(path_of(folder.path(), 3)).expect("read");
+    let sums = [snapshot.as_slice(), &log[..128]].map(|bytes| blake3::hash(bytes).to_hex()[..16].to_owned());
+    assert_eq!(hashes, [13_116_101_114_040_337_168, 16_587_269_870_006_328_034]);
+    assert_eq!((snapshot.len(), sums), (229, ["85f38e7a76c006c3", "051f1265cefa4ebe"].map(str::to_owned)));
+    let (read, _, generation) = State::decode(&snapshot, MAX_MARKS).expect("understood");
+    assert_eq!((read.encode(&seal, 3), generation), (snapshot, 3));
+}
+
+#[test]
 fn a_full_log_is_replaced_and_a_snapshot_that_cannot_be_written_costs_nothing() {
     let folder = tempfile::tempdir().expect("folder");
     let marks = open(&folder);

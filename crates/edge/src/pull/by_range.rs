@@ -19,7 +19,7 @@ use net::Body;
 use crate::node::Node;
 use crate::pull::asked::Asked;
 use crate::pull::fetch::{judge_for, read_content_range};
-use crate::pull::sliced::{Run, Sliced, Source, give_up, pump};
+use crate::pull::sliced::{CHANGED, Handling, Run, Sliced, Source, give_up, pump};
 use crate::pull::stored::{PageKey, Variant};
 use crate::pull::zone::PullZone;
 
@@ -41,9 +41,11 @@ impl Source for Origin {
         let (origin, sliced) = (self.clone(), Arc::clone(sliced));
         tokio::spawn(async move {
             match origin.ask(run.bytes()).await {
-                Ok((body, stored)) => {
+                Ok((body, handling)) => {
                     origin.node.metrics.fetched.inc();
-                    pump(&origin.node, &sliced, &run, body, stored).await;
+                    if pump(&origin.node, &sliced, &run, body, handling).await == Err(CHANGED) {
+                        origin.node.forget_body(&origin.key, &sliced);
+                    }
                 }
                 Err(word) => {
                     origin.node.metrics.fetch_failed.inc();
@@ -58,12 +60,9 @@ impl Source for Origin {
     }
 }
 
-/// The word for a representation that is not what is stored any more.
-pub(crate) const CHANGED: &str = "changed";
-
 impl Origin {
-    /// The body with these bytes, and whether it may be stored.
-    async fn ask(&self, bytes: Range<u64>) -> Result<(Body, bool), &'static str> {
+    /// The body with these bytes.
+    async fn ask(&self, bytes: Range<u64>) -> Result<(Body, Handling), &'static str> {
         let range = ByteRange { first: bytes.start, last: bytes.end.saturating_sub(1) };
         let by_range = self.variant.sliced().is_none_or(|body| body.by_range);
         let fields = self.question(by_range.then_some(range)).ok_or("bad-request")?;
@@ -93,12 +92,15 @@ impl Origin {
         } else {
             http_body::Body::size_hint(&body).exact().map(|length| (range, length))
         };
-        if bytes != self.variant.length.map(|length| (range, length)) || !self.is_the_same(&parts) {
+        // Where there is nothing to tell versions apart, only a whole can be taken, and has to be compared.
+        let compared = !by_range && self.tells_nothing(&parts);
+        let same = compared || self.is_the_same(&parts);
+        if bytes != self.variant.length.map(|length| (range, length)) || !same {
             return Err(CHANGED);
         }
         let stored =
             judge_for(&self.zone, &asked, &Method::GET, (parts.status, &parts.headers), asked_ms, self.node.now_ms());
-        Ok((body, stored.is_ok()))
+        Ok((body, Handling { stored: stored.is_ok(), compared }))
     }
 
     fn question(&self, range: Option<ByteRange>) -> Option<HeaderMap> {
@@ -111,6 +113,15 @@ impl Origin {
             fields.insert(header::IF_RANGE, validator(&self.variant.fields, self.variant.answered_ms)?.clone());
         }
         Some(fields)
+    }
+
+    /// Whether neither an answer nor what is stored has anything that tells versions apart.
+    fn tells_nothing(&self, parts: &Parts) -> bool {
+        let none =
+            |fields: &HeaderMap| !fields.contains_key(header::ETAG) && !fields.contains_key(header::LAST_MODIFIED);
+        none(&parts.headers)
+            && none(&self.variant.fields)
+            && parts.headers.get(header::CONTENT_ENCODING) == self.variant.fields.get(header::CONTENT_ENCODING)
     }
 
     /// Whether an answer is of the very representation that is stored.

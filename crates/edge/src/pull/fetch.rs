@@ -459,7 +459,8 @@ impl Order {
             if !stored {
                 sliced.let_go();
             }
-            tokio::spawn(async move { sliced::pump(&node, &sliced, &run, body, true).await });
+            let handling = sliced::Handling { stored: true, compared: false };
+            tokio::spawn(async move { sliced::pump(&node, &sliced, &run, body, handling).await });
         }
         Landing::Ready { variant, status, stored }
     }

@@ -3,7 +3,7 @@
 //! The fetch appends, readers wait for what they have not seen. While the body is *kept* (it is to be stored) nothing is
 //! dropped, and the fetch runs as fast as the origin sends. A body that turns out too large is kept no longer: from then on
 //! the fetch is never more than [`WINDOW_BYTES`] ahead of the slowest reader, what everybody has read is dropped, and a
-//! fetch that nobody reads any more ends. A reader that holds the others back for [`LAGGARD_MS`] is left behind.
+//! fetch that nobody reads any more ends (before the first reader has come it waits as long as for a slow one). A reader that holds the others back for [`LAGGARD_MS`] is left behind.
 //!
 //! What bodies hold is counted against a [`Budget`] for as long as anybody holds them, finished or not.
 //!
@@ -129,18 +129,28 @@ impl Growing {
                 if state.kept {
                     return true;
                 }
-                let Some(slowest) = state.readers.values().min().copied() else { return false };
-                let dropped = state.drop_before(slowest);
-                self.budget.held.fetch_sub(dropped, Ordering::AcqRel);
-                // A reader may wait for bytes that have yet to come.
-                if state.length.saturating_sub(slowest) <= WINDOW_BYTES {
-                    return true;
+                match state.readers.values().min().copied() {
+                    Some(slowest) => {
+                        let dropped = state.drop_before(slowest);
+                        self.budget.held.fetch_sub(dropped, Ordering::AcqRel);
+                        // A reader may wait for bytes that have yet to come.
+                        if state.length.saturating_sub(slowest) <= WINDOW_BYTES {
+                            return true;
+                        }
+                    }
+                    // The first reader is on its way: it is told of this body at this moment.
+                    None if state.next_reader == 0 && state.length <= WINDOW_BYTES => return true,
+                    None if state.next_reader == 0 => {}
+                    None => return false,
                 }
             }
             tokio::select! {
                 () = read => {}
                 () = &mut slow => {
                     let mut state = self.lock();
+                    if state.readers.is_empty() {
+                        return false;
+                    }
                     let reached = state.length;
                     // Alone, a slow reader harms nobody but itself.
                     if state.readers.len() > 1 {
@@ -396,8 +406,28 @@ mod tests {
         }
         assert_eq!(writer.await.expect("writer"), 4 * WINDOW_BYTES);
         let nobody = Growing::new(0, &Budget::new(1));
+        drop(nobody.read(0));
         nobody.let_go();
         assert!(!nobody.push(&chunk).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_reader_is_waited_for_and_not_for_ever() {
+        let body = Growing::new(0, &Budget::new(1));
+        body.let_go();
+        let chunk = Bytes::from(vec![7; WINDOW_BYTES as usize]);
+        assert!(body.push(&chunk).await, "there is room for a window");
+        let (writer, reader) = tokio::join!(body.push(&chunk), async {
+            tokio::time::sleep(Duration::from_millis(LAGGARD_MS / 2)).await;
+            let mut reader = body.read(0).expect("nothing was dropped");
+            reader.next(u64::MAX).await.expect("bytes");
+            reader
+        });
+        assert!(writer);
+        drop(reader);
+        let nobody = Growing::new(0, &Budget::new(1));
+        nobody.let_go();
+        assert!(nobody.push(&chunk).await && !nobody.push(&chunk).await);
     }
 
     #[tokio::test]

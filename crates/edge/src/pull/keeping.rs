@@ -244,7 +244,7 @@ fn write(node: &Node, disk: &Disk, key: &PageKey, variant: &Variant) -> Result<E
 
 /// A body cut into slices, each in pieces.
 fn slices_of(pieces: &[Bytes]) -> impl Iterator<Item = Vec<Bytes>> {
-    let mut rest = pieces.to_vec().into_iter();
+    let mut rest = pieces.iter().cloned();
     let mut begun: Option<Bytes> = None;
     std::iter::from_fn(move || {
         let (mut slice, mut room) = (Vec::new(), usize::try_from(shelf::disk::SLICE_BYTES).unwrap_or(usize::MAX));

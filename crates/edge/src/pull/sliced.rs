@@ -411,15 +411,36 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Copies the body of an exchange into a run. `stored`: what is whole goes into the store.
-pub(crate) async fn pump(node: &Arc<Node>, sliced: &Arc<Sliced>, run: &Arc<Run>, body: Body, stored: bool) {
+/// What is done with the slices of a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Handling {
+    /// They may be stored.
+    pub(crate) stored: bool,
+    /// Nothing but their bytes tells that they are of what is stored: those that are there have to be the same.
+    pub(crate) compared: bool,
+}
+
+/// Copies the body of an exchange into a run.
+///
+/// # Errors
+/// The word for why it ended early; [`CHANGED`]: it is of something else than what is stored.
+pub(crate) async fn pump(
+    node: &Arc<Node>,
+    sliced: &Arc<Sliced>,
+    run: &Arc<Run>,
+    body: Body,
+    handling: Handling,
+) -> Result<(), &'static str> {
     let _ending = Ending { sliced, run };
-    let end = copy(node, sliced, run, body, stored).await;
-    if let Err(word) = end {
+    let end = copy(node, sliced, run, body, handling).await;
+    end.inspect_err(|word| {
         tracing::debug!(word, "a run of slices ended early");
         run.end(word);
-    }
+    })
 }
+
+/// The word for a representation that is not what is stored any more.
+pub(crate) const CHANGED: &str = "changed";
 
 /// Ends a run that brings nothing.
 pub(crate) fn give_up(sliced: &Arc<Sliced>, run: &Arc<Run>, why: &'static str) {
@@ -432,8 +453,9 @@ async fn copy(
     sliced: &Arc<Sliced>,
     run: &Arc<Run>,
     body: Body,
-    stored: bool,
+    handling: Handling,
 ) -> Result<(), &'static str> {
+    let mut opened = Opened::default();
     let mut at = run.bytes.start;
     let mut body = std::pin::pin!(body);
     let mut coming: Option<Arc<Growing>> = None;
@@ -462,8 +484,17 @@ async fn copy(
                 continue;
             }
             growing.finish();
-            if at == whole.end && stored {
-                kept = sliced.keep(node, index, Bytes::from(growing.pieces().concat())).await;
+            if at < whole.end {
+                continue; // the rest of this slice is not part of the run
+            }
+            let bytes = Bytes::from(growing.pieces().concat());
+            // Who follows this run has got nothing but what is the same in both, so that what it gets is whole.
+            let before = if handling.compared { sliced.read(node, &mut opened, index).await } else { None };
+            if before.as_ref().is_some_and(|before| *before != bytes) {
+                return Err(CHANGED);
+            }
+            if handling.stored && before.is_none() {
+                kept = sliced.keep(node, index, bytes).await;
             }
         }
     }
@@ -531,7 +562,7 @@ impl<S: Source> SlicedReader<S> {
             };
             (self.now, self.seat) = (None, None);
             self.failures += 1;
-            if failed == "changed" || self.failures >= MAX_FAILURES {
+            if failed == CHANGED || self.failures >= MAX_FAILURES {
                 return Err(failed);
             }
         }

@@ -322,17 +322,15 @@ impl Page {
         }
     }
 
+    /// From which second on none of it is of any use; nothing: that is not known.
+    pub(crate) fn useless_from_s(&self) -> Option<u32> {
+        let each = self.variants.iter().map(|variant| variant.useless_from_s());
+        each.reduce(|one, other| one.zip(other).map(|(one, other)| one.max(other))).flatten()
+    }
+
     /// What it costs in memory, in bytes.
     pub(crate) fn weight(&self) -> u64 {
         size_of::<Page>() as u64 + self.variants.iter().map(|variant| variant.weight()).sum::<u64>()
-    }
-
-    /// From which second on all of it is of no use; nothing where it has to be kept for longer than can be said.
-    pub(crate) fn useless_from_s(&self) -> Option<u32> {
-        let remembered_ms =
-            self.pass.map_or(0, |pass| pass.until_ms).max(self.personal_until_ms).max(self.down_until_ms);
-        let remembered_s = u32::try_from(remembered_ms / 1_000).ok()?;
-        self.variants.iter().try_fold(remembered_s, |latest, variant| Some(latest.max(variant.useless_from_s()?)))
     }
 
     /// The names of all fields that select among its variants, each once.

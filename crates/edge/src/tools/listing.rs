@@ -87,7 +87,7 @@ struct Found {
 enum Place {
     Page(PageKey, Arc<Page>, Arc<Variant>),
     File(HeadKey, Arc<Head>),
-    Disk(EntryId, Option<PageKey>),
+    Disk(EntryId, Option<PageKey>, Option<HeadKey>),
 }
 
 /// Entries for which the filter holds, at most `limit` of them, and where to go on. Without a limit, all of a step of memory
@@ -155,7 +155,7 @@ fn on_disk(node: &Node, disk: &Disk, one: &Summary, with_details: bool) -> Optio
     let head = disk.head(one.id).ok()?;
     let present = if with_details { rows::present(disk, one) } else { None };
     let entry = rows::on_disk(node, one, &head, present.as_ref(), with_details);
-    Some(Found { entry, place: Place::Disk(one.id, PageKey::from_disk(&head.key)) })
+    Some(Found { entry, place: Place::Disk(one.id, PageKey::from_disk(&head.key), HeadKey::from_disk(&head.key)) })
 }
 
 /// A page of a listing.
@@ -197,7 +197,7 @@ impl Meant {
     fn hash(&self) -> KeyHash {
         match self {
             Self::Page(key) => key.on_disk().0,
-            Self::File(key) => rows::file_key(key),
+            Self::File(key) => key.on_disk().0,
         }
     }
 
@@ -276,8 +276,9 @@ pub(super) async fn evict(node: &Arc<Node>, what: CacheEvict) -> Result<CacheEvi
         match one.place {
             Place::Page(key, page, _) if only == Some(CacheTier::Memory) => node.evict_page(&key, &page),
             Place::Page(key, _, variant) => node.forget_variant(&key, &variant),
+            Place::File(key, head) if only == Some(CacheTier::Memory) => node.evict_file(&key, &head),
             Place::File(key, head) => node.forget_file(&key, &head),
-            Place::Disk(id, key) => on_disk.push((id, key)),
+            Place::Disk(id, page, file) => on_disk.push((id, page, file)),
         }
     }
     let memory_is_done = |cursor: &Option<Cursor>| !matches!(cursor, Some(Cursor::Memory { .. }));
@@ -287,9 +288,11 @@ pub(super) async fn evict(node: &Arc<Node>, what: CacheEvict) -> Result<CacheEvi
     if let (Some(tier), false) = (&node.disk, on_disk.is_empty()) {
         let at = Arc::clone(node);
         let removed = tier.blocking(move |disk| {
-            for (id, key) in on_disk {
+            for (id, page, file) in on_disk {
                 disk.remove(id);
-                let page = key.and_then(|key| at.page(&key));
+                let head = file.and_then(|file| at.head(&file));
+                head.filter(|head| head.on_disk.entry() == Some(id)).iter().for_each(|head| head.on_disk.lost());
+                let page = page.and_then(|key| at.page(&key));
                 let variants = page.iter().flat_map(|page| &page.variants);
                 variants
                     .filter(|variant| variant.on_disk.entry() == Some(id))

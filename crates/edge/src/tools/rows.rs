@@ -5,26 +5,17 @@ use http::header;
 use http_cache::Freshness;
 use shelf::disk::{Disk, Head as DiskHead, KeyHash, Present, Summary};
 
-use crate::disk::key_hash;
 use crate::head::Head;
 use crate::node::{BodyId, FileKey, HeadKey, Node};
 use crate::pull::sliced::Sliced;
 use crate::pull::stored::{Content, PageKey, Variant};
 use crate::pull::thaw;
 use crate::purges::Verdict;
+use crate::shelved::thaw_for_tools;
 
 /// A key as texts show it.
 pub(super) fn key_text(key: KeyHash) -> String {
     format!("{:032x}", key.0)
-}
-
-/// What memory has of a file is named by.
-pub(super) fn file_key(key: &HeadKey) -> KeyHash {
-    let text = match &key.file {
-        FileKey::Path(zone, path) => format!("path\0{:016x}\0{zone}\0{path}", key.era),
-        FileKey::Id(id) => format!("id\0{:016x}\0{id}", key.era),
-    };
-    key_hash(text.as_bytes())
 }
 
 /// A variant in memory. `bytes`: what of it counts there.
@@ -51,10 +42,22 @@ pub(super) fn on_disk(
 ) -> CacheEntry {
     let key = PageKey::from_disk(&head.key);
     let variant = key.as_ref().zip(thaw(head, one.id, present));
-    let mut entry = match &variant {
-        Some((key, variant)) => of_variant(node, key, variant, with_details),
-        // Of a form that is not listed any further: what the index knows of it.
-        None => CacheEntry {
+    let of_file = || HeadKey::from_disk(&head.key).zip(thaw_for_tools(head, one.id));
+    let shelved = if variant.is_none() { of_file() } else { None };
+    let mut entry = match (&variant, &shelved) {
+        (Some((key, variant)), _) => of_variant(node, key, variant, with_details),
+        (None, Some((key, head))) => {
+            let mut entry = file(node, key, head, with_details);
+            entry.tier = CacheTier::Disk;
+            entry.key = key_text(one.key_hash);
+            (entry.bytes, entry.complete) = (one.bytes, node.is_shelved(head.digest));
+            if let Some(details) = &mut entry.details {
+                (details.folder, details.uses) = (Some(one.folder), Some(one.uses));
+            }
+            return entry;
+        }
+        // The body of a file, which has its own entry, or something of a form that this program does not read.
+        (None, None) => CacheEntry {
             tier: CacheTier::Disk,
             key: String::new(),
             zone: String::new(),
@@ -160,7 +163,7 @@ pub(super) fn file(node: &Node, key: &HeadKey, head: &Head, with_details: bool) 
     let stale = Freshness::Stale { by_s: 0, while_revalidate: false, if_error: false };
     CacheEntry {
         tier: CacheTier::Memory,
-        key: key_text(file_key(key)),
+        key: key_text(key.on_disk().0),
         zone: head.zone.to_string(),
         url: match &key.file {
             FileKey::Path(..) => format!("/{}", head.path.as_str().trim_start_matches('/')),

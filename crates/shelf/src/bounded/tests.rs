@@ -316,3 +316,28 @@ fn counts_of_requests_are_halved() {
     assert_eq!((cache.classes[0].requests, cache.classes[1].requests), ((DECAY_REQUESTS - 1) / 2, 0));
     assert_eq!(cache.requests, (DECAY_REQUESTS - 1) / 2);
 }
+
+/// Pages of this process that are in memory, in bytes.
+#[cfg(target_os = "linux")]
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("statm");
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("pages") * 4096
+}
+
+/// Twice as many are put in as fit, so that policies remember what left.
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "alone in its process and in release: cargo test --release -p shelf a_million -- --ignored --test-threads 1"]
+fn a_million_entries_cost_less_than_200_bytes_each() {
+    const ENTRIES: u64 = 1_000_000;
+    for policy in ALL {
+        let before = resident_bytes();
+        let mut cache: Bounded<u64, ()> = Bounded::new(ENTRIES, choice(policy));
+        for key in 0..2 * ENTRIES {
+            let terms = Terms { class: Class(0), expires_s: Some(1 + key as u32) };
+            cache.insert(crate::simulate::hash(key), key, (), 1, terms, 0);
+        }
+        let each = (resident_bytes().saturating_sub(before) / ENTRIES, cache.heap_bytes() as u64 / ENTRIES);
+        assert!(cache.len() as u64 == ENTRIES && each.0.max(each.1) <= 200, "{policy}: {each:?} bytes");
+    }
+}

@@ -239,6 +239,13 @@ impl Folder {
         *current = state;
     }
 
+    /// Lets go of the folder for good: nothing is written to it any more, and another process may take it.
+    pub(crate) fn release(&self) {
+        self.writable.store(false, Ordering::Release);
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = FolderState::Gone("closed".into());
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// A write has failed: the folder is not written to until a probe succeeds, unless it is the process that is short
     /// of something.
     pub(crate) fn failed(&self, what: &str, error: &io::Error) {
@@ -262,6 +269,7 @@ impl Folder {
     /// Does with a small file all that is done with a large one: makes, reserves, writes, syncs, renames and removes it.
     pub(crate) fn probe(&self) -> io::Result<()> {
         let (path, renamed) = (self.path.join(PROBE), self.path.join(PROBED));
+        self.files.create_folder(&self.new_path())?;
         let file = self.files.create_over(&path)?;
         let result = self
             .files

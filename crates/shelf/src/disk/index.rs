@@ -139,33 +139,43 @@ impl Index {
         self.find(name.key_hash).find(|(_, record)| record.nonce.get() == name.nonce).map(|(slot, _)| slot)
     }
 
-    /// Takes `blocks` for a write, evicting until they fit. The names are of files to be removed by the caller.
-    /// A new entry, of a key and in the end of so many bytes, has to be admitted by the policy where others would have to
-    /// leave for it.
+    /// Takes `blocks` for a write, evicting until they fit. A new entry, of a key and in the end of so many bytes, has to
+    /// be admitted by the policy where others would have to leave for it. What has left is added to `victims`, also when
+    /// there is no room in the end: the files are for the caller to remove.
     pub(crate) fn reserve(
         &mut self,
         blocks: u32,
         newcomer: Option<(KeyHash, u64)>,
         now_s: u32,
-    ) -> Result<Vec<Name>, NoRoom> {
+        victims: &mut Vec<Name>,
+    ) -> Result<(), NoRoom> {
         let blocks = u64::from(blocks);
         if self.reserved + blocks > self.limit_blocks || self.records.len() >= MAX_NODES {
             return Err(NoRoom::Full);
         }
-        let due = self.due.least().is_some_and(|(expires_s, _)| expires_s <= now_s);
-        if let Some((key_hash, bytes)) = newcomer
-            && self.blocks + blocks > self.limit_blocks
-            && !due
+        let fits = |index: &Self| index.blocks + blocks <= index.limit_blocks;
+        self.evict_expired(now_s, victims, fits);
+        if !fits(self)
+            && let Some((key_hash, bytes)) = newcomer
         {
-            let room_bytes = self.room_bytes();
-            if !self.policy.admit(&self.nodes, fold(Record::split(key_hash)), bytes, room_bytes) {
+            let (hash, room_bytes) = (fold(Record::split(key_hash)), self.room_bytes());
+            if !self.policy.admit(&self.nodes, hash, bytes, room_bytes) {
                 return Err(NoRoom::NotAdmitted);
             }
+            while !fits(self) {
+                let record = self.policy.victim(&mut self.nodes, room_bytes).and_then(|slot| self.clear_slot(slot));
+                // The rest is worth more than the newcomer.
+                victims.push(record.ok_or(NoRoom::NotAdmitted)?.name());
+                self.evictions += 1;
+            }
         }
-        let victims = self.evict(now_s, |index| index.blocks + blocks <= index.limit_blocks);
+        self.evict(now_s, victims, fits);
+        if !fits(self) {
+            return Err(NoRoom::Full);
+        }
         self.blocks += blocks;
         self.reserved += blocks;
-        Ok(victims)
+        Ok(())
     }
 
     /// Gives back what [`Self::reserve`] took.
@@ -185,31 +195,42 @@ impl Index {
 
     /// Removes entries until at least `blocks` were given back, or there are none.
     pub(crate) fn shed(&mut self, blocks: u32, now_s: u32) -> Vec<Name> {
-        let goal = self.blocks.saturating_sub(blocks.into());
-        self.evict(now_s, |index| index.blocks <= goal)
+        let (goal, mut victims) = (self.blocks.saturating_sub(blocks.into()), Vec::new());
+        self.evict(now_s, &mut victims, |index| index.blocks <= goal);
+        victims
+    }
+
+    /// Removes entries until the limit is kept to, as after a restart with a lower one.
+    pub(crate) fn trim(&mut self, now_s: u32) -> Vec<Name> {
+        let mut victims = Vec::new();
+        self.evict(now_s, &mut victims, |index| index.blocks <= index.limit_blocks);
+        victims
     }
 
     /// Removes entries, the expired first, until it is enough or there are none.
-    fn evict(&mut self, now_s: u32, enough: impl Fn(&Self) -> bool) -> Vec<Name> {
-        let mut victims = Vec::new();
+    fn evict(&mut self, now_s: u32, victims: &mut Vec<Name>, enough: impl Fn(&Self) -> bool + Copy) {
+        self.evict_expired(now_s, victims, enough);
         while !enough(self) {
-            let expired = self.due.least().filter(|(expires_s, _)| *expires_s <= now_s);
-            let record = match expired {
-                Some((_, slot)) => self.take(slot),
-                None => {
-                    let room_bytes = self.room_bytes();
-                    self.policy.victim(&mut self.nodes, room_bytes).and_then(|slot| self.clear_slot(slot))
-                }
-            };
-            let Some(record) = record else { break };
-            if expired.is_some() {
-                self.expirations += 1;
-            } else {
-                self.evictions += 1;
-            }
+            // A policy may refuse once for the sake of a newcomer that it was asked about before.
+            let room_bytes = self.room_bytes();
+            let slot = self.policy.victim(&mut self.nodes, room_bytes);
+            let slot = slot.or_else(|| self.policy.victim(&mut self.nodes, room_bytes));
+            let Some(record) = slot.and_then(|slot| self.clear_slot(slot)) else { break };
+            self.evictions += 1;
             victims.push(record.name());
         }
-        victims
+    }
+
+    /// Removes entries that have expired, the first to do so first, until it is enough or there are none.
+    fn evict_expired(&mut self, now_s: u32, victims: &mut Vec<Name>, enough: impl Fn(&Self) -> bool) {
+        while !enough(self)
+            && let Some((expires_s, slot)) = self.due.least()
+            && expires_s <= now_s
+            && let Some(record) = self.take(slot)
+        {
+            self.expirations += 1;
+            victims.push(record.name());
+        }
     }
 
     /// Puts in an entry whose blocks are reserved, or counts them now. One that is there already stays. The names are
@@ -384,11 +405,6 @@ impl Index {
     /// Bytes taken and reserved.
     pub(crate) fn bytes(&self) -> u64 {
         self.blocks * BLOCK_BYTES
-    }
-
-    /// Whether more is taken than the limit allows, as after a restart with a lower one.
-    pub(crate) fn trim(&mut self, now_s: u32) -> Vec<Name> {
-        self.evict(now_s, |index| index.blocks <= index.limit_blocks)
     }
 
     /// What it has allocated, in bytes.

@@ -15,6 +15,7 @@ mod life;
 mod million;
 mod model;
 mod restart;
+mod torture;
 mod trouble;
 
 pub(super) const MIB: u64 = 1 << 20;
@@ -26,13 +27,15 @@ pub(super) struct Bench {
     pub(super) faults: Arc<Faults>,
     pub(super) folders: usize,
     pub(super) limit_bytes: u64,
+    pub(super) choice: PolicyChoice,
 }
 
 impl Bench {
     pub(super) fn new(limit_bytes: u64) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let now_ms = Arc::new(AtomicU64::new(1_800_000_000_000));
-        Self { dir, now_ms, faults: Arc::default(), folders: 1, limit_bytes }
+        let choice = PolicyChoice { policy: PolicyName::Lru, ..PolicyChoice::default() };
+        Self { dir, now_ms, faults: Arc::default(), folders: 1, limit_bytes, choice }
     }
 
     pub(super) fn path(&self, folder: usize) -> PathBuf {
@@ -45,7 +48,7 @@ impl Bench {
             folders: (0..self.folders)
                 .map(|number| FolderConfig { path: self.path(number), limit_bytes: self.limit_bytes })
                 .collect(),
-            choice: PolicyChoice { policy: PolicyName::Lru, ..PolicyChoice::default() },
+            choice: self.choice,
             clock: Arc::new(move || now_ms.load(Ordering::Relaxed)),
             faults: self.faults.clone(),
         }

@@ -16,8 +16,8 @@ use thiserror::Error;
 use super::files::is_full;
 use super::folder::{Counters, Folder};
 use super::format::{
-    Header, KeyHash, MAX_KEY_BYTES, MAX_LENGTH_BYTES, MAX_META_BYTES, Name, Place, SLICE_BYTES, STAMP_BYTES, blocks,
-    slice_bytes, slices,
+    Flaw, Header, KeyHash, MAX_KEY_BYTES, MAX_LENGTH_BYTES, MAX_META_BYTES, Name, Place, SLICE_BYTES, STAMP_BYTES,
+    blocks, slice_bytes, slices,
 };
 use super::index::{NoRoom, Record, WHOLE};
 use super::read::{Trouble, load, read_place};
@@ -169,7 +169,7 @@ impl Disk {
             Ok(false) => Err(WriteError::Gone),
             Err(error) => {
                 folder.index().unreserve(blocks(bytes));
-                Err(self.write_failed(folder, "write", error))
+                Err(self.change_failed(folder, id, "write", error))
             }
         }
     }
@@ -338,8 +338,10 @@ impl Disk {
     /// Reserves `bytes` in the folder's limit and makes sure that the file system has them.
     fn reserve(&self, folder: &Folder, bytes: u64, newcomer: Option<(KeyHash, u64)>) -> Result<(), WriteError> {
         let (wanted, now_s) = (blocks(bytes), self.now_s());
-        let reserved = folder.index().reserve(wanted, newcomer, now_s);
-        let victims = reserved.map_err(|no_room| {
+        let mut victims = Vec::new();
+        let reserved = folder.index().reserve(wanted, newcomer, now_s, &mut victims);
+        self.discard(folder, &victims);
+        reserved.map_err(|no_room| {
             Counters::add(&folder.counters.refused, 1);
             match no_room {
                 NoRoom::NotAdmitted => WriteError::NotAdmitted,
@@ -347,7 +349,6 @@ impl Disk {
                 NoRoom::Full => WriteError::TooLarge { what: "the file", bytes, most: folder.limit_bytes },
             }
         })?;
-        self.discard(folder, &victims);
         let mut space = folder.has_space(bytes);
         if matches!(space, Ok(false)) {
             let victims = folder.shed(bytes, now_s);
@@ -410,7 +411,7 @@ impl Disk {
             Ok(answer)
         })();
         match result {
-            Err(WriteError::Io(error)) => Err(self.write_failed(folder, "write a head", error)),
+            Err(WriteError::Io(error)) => Err(self.change_failed(folder, id, "write a head", error)),
             Err(error) => {
                 self.remove(id);
                 Err(error)
@@ -419,17 +420,22 @@ impl Disk {
         }
     }
 
-    /// What has failed is counted, and the folder goes out of use for writing; a file that was removed meanwhile is no
-    /// failure.
+    /// What has failed is counted, and the folder goes out of use for writing.
     fn write_failed(&self, folder: &Folder, what: &str, error: io::Error) -> WriteError {
-        if error.kind() == io::ErrorKind::NotFound {
-            if !self.has_vanished(folder) {
-                return WriteError::Gone;
-            }
-            return WriteError::Io(error);
+        if error.kind() != io::ErrorKind::NotFound || !self.has_vanished(folder) {
+            folder.failed(what, &error);
         }
-        folder.failed(what, &error);
         WriteError::Io(error)
+    }
+
+    /// The same for an entry that was there: one whose file was removed meanwhile is no failure, and one whose file is
+    /// missing goes.
+    fn change_failed(&self, folder: &Folder, id: EntryId, what: &str, error: io::Error) -> WriteError {
+        if error.kind() == io::ErrorKind::NotFound && !self.has_vanished(folder) {
+            self.drop_entry(folder, id, Flaw::Missing);
+            return WriteError::Gone;
+        }
+        self.write_failed(folder, what, error)
     }
 }
 

@@ -20,6 +20,8 @@
 mod ghosts;
 mod model;
 mod record;
+#[cfg(test)]
+mod tests;
 
 use crate::policy::nodes::{NONE, Nodes, grow, grown_bytes};
 use crate::policy::{Objective, Order};
@@ -34,7 +36,10 @@ const SAMPLES: u32 = 32;
 const POOL: usize = 8;
 /// Of the entries looked at, so many are said to the model to have waited. Every entry is told of once in a while, and
 /// when it is used or leaves.
-const TOLD: u32 = 8;
+const TOLD: u32 = 16;
+
+/// With many entries the model learns from a part of them, at least this many: more would teach it nothing new.
+const LEARNERS: usize = 16_384;
 
 /// Entries in no order, each with its record.
 #[derive(Debug)]
@@ -85,9 +90,11 @@ impl Auto {
     fn tick(&mut self) {
         self.now = self.now.wrapping_add(1);
         self.model.tick(self.now);
-        if let Some(ghost) = self.ghosts.next() {
-            let weight = 1.0;
-            self.model.waited(ghost, self.now, weight);
+        let learners = Learners::of(self.held.len());
+        if let Some((print, ghost)) = self.ghosts.next()
+            && learners.has(print)
+        {
+            self.model.waited(ghost, self.now);
         }
     }
 
@@ -102,18 +109,23 @@ impl Auto {
     /// The record of a key that is asked for and not held, with this use in it.
     fn arrives(&mut self, hash: u64, bytes: u64) -> Record {
         let Some(mut record) = self.ghosts.take(hash) else { return Record::new(self.now, bytes) };
-        self.learn_use(&mut record);
+        self.learn_use(&mut record, ghosts::fingerprint(hash));
         record.used(self.now, bytes)
     }
 
-    fn learn_use(&mut self, record: &mut Record) {
-        self.model.used(record, self.now, 1.0);
-        self.model.waited(record, self.now, 1.0);
+    fn learn_use(&mut self, record: &mut Record, name: u32) {
+        if !Learners::of(self.held.len()).has(name) {
+            return;
+        }
+        self.model.used(record, self.now);
+        self.model.waited(record, self.now);
     }
 
     fn remember(&mut self, hash: u64, record: Record) {
-        if let Some(mut forgotten) = self.ghosts.put(hash, record, self.now, self.held.len()) {
-            self.model.waited(&mut forgotten, self.now, 1.0);
+        if let Some((print, mut forgotten)) = self.ghosts.put(hash, record, self.now, self.held.len())
+            && Learners::of(self.held.len()).has(print)
+        {
+            self.model.waited(&mut forgotten, self.now);
         }
     }
 
@@ -131,12 +143,13 @@ impl Auto {
                 least.add(self.density(held), *held);
             }
         }
+        let learners = Learners::of(self.held.len());
         for pick in 0..SAMPLES {
             self.picks = self.picks.wrapping_add(1);
             let place = ((u128::from(spread(self.picks)) * self.held.len() as u128) >> u64::BITS) as usize;
             let Some(held) = self.held.get_mut(place) else { break };
-            if pick < TOLD {
-                self.model.waited(&mut held.record, self.now, 1.0);
+            if pick < TOLD && learners.has(held.slot) {
+                self.model.waited(&mut held.record, self.now);
             }
             let held = *held;
             least.add(self.density(&held), held);
@@ -158,7 +171,9 @@ impl Auto {
         let hash = node.hash;
         self.bytes -= node.bytes;
         node.prev = NONE;
-        self.model.waited(&mut record, self.now, 1.0);
+        if Learners::of(self.held.len()).has(slot) {
+            self.model.waited(&mut record, self.now);
+        }
         self.remember(hash, record);
     }
 }
@@ -204,7 +219,7 @@ impl Order for Auto {
         self.tick();
         let Some(place) = self.place(nodes, slot) else { return };
         let Some(mut record) = self.held.get(place).map(|held| held.record) else { return };
-        self.learn_use(&mut record);
+        self.learn_use(&mut record, slot);
         if let Some(held) = self.held.get_mut(place) {
             held.record = record.used(self.now, nodes.at(slot).bytes);
         }
@@ -235,6 +250,23 @@ impl Order for Auto {
 
     fn heap_bytes(&self) -> usize {
         self.held.capacity() * size_of::<Held>() + self.ghosts.heap_bytes()
+    }
+}
+
+/// Which entries the model learns from: those whose slot, or fingerprint as a ghost, ends in zeros. Of these it hears both
+/// uses and waiting, of the others neither, so what it learns is not biased.
+struct Learners {
+    mask: u32,
+}
+
+impl Learners {
+    const fn of(held: usize) -> Self {
+        let parts = held / LEARNERS;
+        Self { mask: if parts < 2 { 0 } else { (1 << parts.ilog2()) - 1 } }
+    }
+
+    const fn has(&self, name: u32) -> bool {
+        name & self.mask == 0
     }
 }
 

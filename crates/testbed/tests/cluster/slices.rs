@@ -154,7 +154,8 @@ async fn slices_of_two_versions_are_never_mixed() {
         }
     };
     assert!(broken || bytes.len() as u64 == 8 * S);
-    assert!(bytes == content(&target, 2, 0..bytes.len() as u64));
+    let wrong = bytes.iter().zip(content(&target, 2, 0..bytes.len() as u64)).position(|(got, right)| *got != right);
+    assert_eq!(wrong, None, "of {} bytes; {:?}", bytes.len(), asked(&media));
     assert!(*front.get(&target).await.bytes() == content(&target, 3, 0..8 * S));
 }
 

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use testbed::eventually;
 use testbed::front::{Front, FrontSettings};
 use testbed::media::{Media, content};
+use testbed::{Cluster, Settings, eventually};
 
 const S: u64 = 1 << 20;
 
@@ -121,4 +121,139 @@ async fn what_the_origin_confirms_keeps_its_place_on_disk() {
     let edge = front(&media, folder.path()).await;
     edge.advance(Duration::from_secs(25));
     hit(&edge, "/whole/a/500", 1, 500).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_come_back_from_disk_and_updates_are_not_forgotten() {
+    let mut cluster = Cluster::with(Settings { edges: vec!["a@0,0"], ..Settings::default() }).await;
+    let large: Vec<u8> = (0..3 * S + 5).map(|at| (at % 251) as u8).collect();
+    cluster.put("large.bin", large.clone()).await;
+    cluster.put("small.txt", "as it was").await;
+    cluster.put("empty", "").await;
+    let paths = ["large.bin", "small.txt", "empty"];
+    let url = |cluster: &Cluster, path: &str| format!("{}/{path}", cluster.edge_url("a"));
+    let host = [("host", "files.localhost")];
+    for path in paths.iter().chain(&paths) {
+        let answer = cluster.ask(Method::GET, &url(&cluster, path), &host).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.text());
+    }
+    let admitted = |cluster: &Cluster| cluster.edge_view("a").disk_admissions();
+    eventually("they are written", || async { admitted(&cluster) >= 3 }).await;
+    cluster = cluster.restart().await;
+    // With the origin away there is only what the edge has.
+    cluster.stop("origin").await;
+    for (path, expected) in [("large.bin", large.as_slice()), ("small.txt", b"as it was"), ("empty", b"")] {
+        let answer = cluster.ask(Method::GET, &url(&cluster, path), &host).await;
+        assert_eq!(answer.x_cache(), "HIT", "{path}: {}", answer.header("cache-status"));
+        assert!(*answer.bytes() == expected, "{path}");
+    }
+    cluster = cluster.restart().await;
+    cluster.put("small.txt", "as it is").await;
+    cluster = cluster.restart().await;
+    let answer = cluster.ask(Method::GET, &url(&cluster, "small.txt"), &host).await;
+    assert_eq!((answer.x_cache(), answer.text().as_str()), ("MISS", "as it is"));
+    let answer = cluster.ask(Method::GET, &url(&cluster, "large.bin"), &host).await;
+    assert_eq!(answer.x_cache(), "HIT");
+    assert!(*answer.bytes() == large);
+}
+
+/// All files of entries below a folder.
+fn entries(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => found.extend(entries(&entry.path())),
+            Ok(_) if entry.metadata().is_ok_and(|meta| meta.len() > 256) => found.push(entry.path()),
+            _ => {}
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_rots_on_disk_is_fetched_again_for_the_same_request() {
+    let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
+    let targets: Vec<(String, u64)> =
+        [("ranged", 3 * S + 9), ("whole", 3 * S + 9), ("bare", 700), ("bare", 3 * S), ("whole", 5_000)]
+            .map(|(kind, size)| (format!("/{kind}/a/{size}"), size))
+            .to_vec();
+    let edge = front(&media, folder.path()).await;
+    for (target, _) in targets.iter().chain(&targets) {
+        edge.get(target).await.bytes();
+    }
+    written(&edge, targets.len() as f64).await;
+    edge.stop().await;
+    // Damage of each kind, in every file: at its end, in its middle, in its head, and half of it gone.
+    for round in 0..4 {
+        let edge = front(&media, folder.path()).await;
+        for (target, size) in targets.iter().chain(&targets) {
+            let answer = edge.get(target).await;
+            assert_eq!(answer.status, StatusCode::OK, "{round} {target}");
+            assert!(*answer.bytes() == content(target, 1, 0..*size), "{round} {target}");
+        }
+        edge.stop().await;
+        let files = entries(&folder.path().join("cache"));
+        assert!(round == 3 || files.len() >= 2, "{round}: {files:?}");
+        for path in files {
+            let mut bytes = std::fs::read(&path).expect("read");
+            let length = bytes.len();
+            match round {
+                0 => bytes[length - 1] ^= 1,
+                1 => bytes[length / 2] ^= 0x80,
+                2 => bytes[40] ^= 4,
+                _ => bytes.truncate(length / 2),
+            }
+            std::fs::write(&path, bytes).expect("written");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fails_stops_nothing() {
+    use edge::shelf::disk::{Failure, Operation, Rule};
+    let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
+    let settings = FrontSettings::with_disk(&media.url, folder.path());
+    let faults = std::sync::Arc::clone(&settings.cache.faults);
+    let edge = Front::start(settings).await;
+    let sizes = [700, 2 * S + 5];
+    let mut number = 0;
+    let operations = [
+        Operation::Open,
+        Operation::Create,
+        Operation::Read,
+        Operation::Write,
+        Operation::Rename,
+        Operation::Reserve,
+        Operation::Remove,
+        Operation::List,
+    ];
+    for operation in operations {
+        for failure in [Failure::Full, Failure::ReadOnly, Failure::Io, Failure::TooManyFiles, Failure::Missing] {
+            faults.add(Rule { operation: Some(operation), folder: None, failure, after: 0, times: u32::MAX });
+            for kind in ["ranged", "whole"] {
+                for size in sizes {
+                    number += 1;
+                    let target = format!("/{kind}/{number}/{size}");
+                    for _ in 0..3 {
+                        let answer = edge.get(&target).await;
+                        assert_eq!(answer.status, StatusCode::OK, "{operation:?} {failure:?} {target}");
+                        assert!(*answer.bytes() == content(&target, 1, 0..size), "{operation:?} {failure:?} {target}");
+                    }
+                }
+            }
+            faults.clear();
+        }
+    }
+    // Once the cause is gone, it is used again without a restart.
+    let before = edge.metric("littoral_edge_disk_admissions_total");
+    eventually("entries are written again", || {
+        number += 1;
+        let (edge, target) = (&edge, format!("/whole/{number}/700"));
+        async move {
+            edge.get(&target).await.bytes();
+            edge.get(&target).await.bytes();
+            edge.metric("littoral_edge_disk_admissions_total") > before + 5.0
+        }
+    })
+    .await;
 }

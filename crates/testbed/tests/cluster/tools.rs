@@ -207,7 +207,7 @@ async fn the_tiers_are_told_in_numbers() {
         ("littoral_edge_memory_limit_bytes", (64 << 20) as f64),
         ("littoral_edge_memory_evictions_total", 0.0),
         ("littoral_edge_disk_entries", 2.0),
-        ("littoral_edge_disk_folder_up", 2.0),
+        ("littoral_edge_disk_folder_state", 2.0),
         ("littoral_edge_disk_write_errors_total", 0.0),
         ("littoral_edge_disk_corrupt_total", 0.0),
         ("littoral_edge_disk_scanned_ratio", 1.0),

@@ -19,9 +19,8 @@ use crate::cli::output::Out;
 use crate::config::Size;
 
 const EXAMPLES: &str = "\
-A trace has a line for each request: 'time id size', with white space between; it may be compressed with xz. What is
-asked for and not there is kept at once, if it fits. A request for what is there is a hit even where it names another
-size than the one that is there. An edge counts some hundred bytes more for each object than its body: see --overhead.
+A trace has a line for each request: 'time id size', with white space between; it may be compressed with xz. What is \
+asked for and not there is kept at once, if it fits. An object has its last size throughout. An edge counts some hundred bytes more for each object than its body: see --overhead.
 
 Examples:
   littoral cache simulate requests.trace.xz --sizes 64MiB,256MiB,1GiB
@@ -105,8 +104,8 @@ pub(super) async fn run(args: SimulateArgs, globals: &Globals) -> Result<(), Cli
 }
 
 fn simulate(args: &SimulateArgs, out: &Out) -> Result<Vec<Row>, CliError> {
-    let requests = trace::read(&args.trace).map_err(|error| CliError::failed(error.to_string()))?;
-    let footprint_bytes = trace::footprint_bytes(&requests);
+    let mut requests = trace::read(&args.trace).map_err(|error| CliError::failed(error.to_string()))?;
+    let footprint_bytes = trace::settle_sizes(&mut requests);
     out.note(format_args!(
         "{} for {} of objects",
         human::count(requests.len() as u64, "request"),

@@ -34,8 +34,8 @@ pub(super) enum TraceError {
     Unreadable { file: String, why: io::Error },
     #[error("{file}, line {line}: {why}; a line is 'time id size', like '1605.2 48213 7454'")]
     BadLine { file: String, line: usize, why: BadLine },
-    #[error("{file} has more than {MAX_REQUESTS} requests; cut it into parts of at most that many lines")]
-    TooLong { file: String },
+    #[error("{file} has more than {most} requests; cut it into parts of at most that many lines")]
+    TooLong { file: String, most: usize },
     #[error("{file} has no requests; it needs lines of 'time id size'")]
     Empty { file: String },
 }
@@ -63,19 +63,23 @@ pub(super) fn read(path: &Path) -> Result<Vec<TraceRequest>, TraceError> {
     let unreadable = |why| TraceError::Unreadable { file: file.clone(), why };
     let mut plain = BufReader::new(File::open(path).map_err(unreadable)?);
     if plain.fill_buf().map_err(unreadable)?.starts_with(&XZ_MAGIC) {
-        lines(&mut BufReader::new(XzReader::new_mem_limit(plain, true, MAX_XZ_KIB)), &file)
+        lines(&mut BufReader::new(XzReader::new_mem_limit(plain, true, MAX_XZ_KIB)), &file, MAX_REQUESTS)
     } else {
-        lines(&mut plain, &file)
+        lines(&mut plain, &file, MAX_REQUESTS)
     }
 }
 
-/// The sum of the last sizes of all objects, in bytes: what a cache that never evicts holds in the end.
-pub(super) fn footprint_bytes(requests: &[TraceRequest]) -> u64 {
-    let sizes: HashMap<u64, u64> = requests.iter().map(|request| (request.id, request.bytes)).collect();
-    sizes.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))
+/// Gives every object its last size throughout, as the published tables of such traces do: a cache of responses has one
+/// size of an object at a time, too. Returns the size of all objects together, in bytes.
+pub(super) fn settle_sizes(requests: &mut [TraceRequest]) -> u64 {
+    let last: HashMap<u64, u64> = requests.iter().map(|request| (request.id, request.bytes)).collect();
+    for request in requests {
+        request.bytes = last.get(&request.id).copied().unwrap_or(request.bytes);
+    }
+    last.values().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes))
 }
 
-fn lines(from: &mut impl BufRead, file: &str) -> Result<Vec<TraceRequest>, TraceError> {
+fn lines(from: &mut impl BufRead, file: &str, most: usize) -> Result<Vec<TraceRequest>, TraceError> {
     let (mut requests, mut line, mut number) = (Vec::new(), Vec::new(), 0);
     loop {
         line.clear();
@@ -85,8 +89,8 @@ fn lines(from: &mut impl BufRead, file: &str) -> Result<Vec<TraceRequest>, Trace
             break;
         }
         let request = request(&line).map_err(|why| TraceError::BadLine { file: file.to_owned(), line: number, why })?;
-        if requests.len() >= MAX_REQUESTS {
-            return Err(TraceError::TooLong { file: file.to_owned() });
+        if request.is_some() && requests.len() >= most {
+            return Err(TraceError::TooLong { file: file.to_owned(), most });
         }
         requests.extend(request);
     }
@@ -118,7 +122,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &[u8]) -> Result<Vec<(u64, u64)>, String> {
-        let requests = lines(&mut &*text, "x.trace").map_err(|error| error.to_string())?;
+        let requests = lines(&mut &*text, "x.trace", 4).map_err(|error| error.to_string())?;
         Ok(requests.into_iter().map(|request| (request.id, request.bytes)).collect())
     }
 
@@ -144,6 +148,7 @@ mod tests {
             ("0 1 2.5\n", "the size \"2.5\" is not"),
             ("\n0 1 1KiB\n", "line 2: the size \"1KiB\" is not"),
             ("\n\n", "x.trace has no requests"),
+            ("0 1 2\n0 1 2\n0 1 2\n0 1 2\n0 1 2\n", "more than 4 requests; cut it"),
             (&long, "line 1: it is longer than 1024 bytes"),
         ] {
             let error = parse(text.as_bytes()).expect_err(text);
@@ -155,7 +160,9 @@ mod tests {
     #[test]
     fn the_footprint_counts_last_sizes() {
         let requests = [(1, 10), (2, 5), (1, 30)].map(|(id, bytes)| TraceRequest { id, bytes });
-        assert_eq!(footprint_bytes(&requests), 35);
+        let mut requests = requests;
+        assert_eq!(settle_sizes(&mut requests), 35);
+        assert_eq!(requests.map(|request| request.bytes), [30, 5, 30]);
     }
 
     /// `printf '1 2 3\n4 5 6\n' | xz`
@@ -164,6 +171,14 @@ mod tests {
         0x00, 0x00, 0x74, 0x2F, 0xE5, 0xA3, 0x01, 0x00, 0x0B, 0x31, 0x20, 0x32, 0x20, 0x33, 0x0A, 0x34, 0x20, 0x35,
         0x20, 0x36, 0x0A, 0x00, 0x46, 0x1C, 0xDB, 0x13, 0x72, 0xCC, 0xAD, 0xE5, 0x00, 0x01, 0x24, 0x0C, 0xA6, 0x18,
         0xD8, 0xD8, 0x1F, 0xB6, 0xF3, 0x7D, 0x01, 0x00, 0x00, 0x00, 0x00, 0x04, 0x59, 0x5A,
+    ];
+
+    /// `printf '1 2 3\n' | xz --lzma2=dict=256MiB`
+    const GREEDY: &[u8] = &[
+        0xFD, 0x37, 0x7A, 0x58, 0x5A, 0x00, 0x00, 0x04, 0xE6, 0xD6, 0xB4, 0x46, 0x02, 0x00, 0x21, 0x01, 0x20, 0x00,
+        0x00, 0x00, 0x09, 0x88, 0xA5, 0x76, 0x01, 0x00, 0x05, 0x31, 0x20, 0x32, 0x20, 0x33, 0x0A, 0x00, 0x00, 0x00,
+        0xE3, 0x4D, 0x3A, 0x5D, 0x05, 0xC7, 0x88, 0x46, 0x00, 0x01, 0x1E, 0x06, 0xC1, 0x2F, 0xA4, 0x1D, 0x1F, 0xB6,
+        0xF3, 0x7D, 0x01, 0x00, 0x00, 0x00, 0x00, 0x04, 0x59, 0x5A,
     ];
 
     #[test]
@@ -180,6 +195,8 @@ mod tests {
         for end in [XZ_MAGIC.len(), PACKED.len() / 2, PACKED.len() - 1] {
             assert!(matches!(file(&PACKED[..end]), Err(TraceError::Unreadable { .. })), "{end}");
         }
+        let error = file(GREEDY).expect_err("a dictionary of 256 MiB").to_string();
+        assert!(error.contains("memory"), "{error}");
         for at in 0..PACKED.len() {
             let mut flipped = PACKED.to_vec();
             flipped[at] ^= 1;

@@ -64,8 +64,8 @@ fn a_kill_at_any_step_leaves_nothing_wrong() {
         bench.faults.clear();
         drop(disk);
         let context = format!("killed after {after} operations");
+        let disk = bench.open_unscanned();
         for scan in [false, true] {
-            let disk = bench.open_unscanned();
             if scan {
                 bench.scan(&disk);
             }

@@ -1,6 +1,7 @@
 //! What is written is read, until it is removed, replaced or evicted.
 
 use super::*;
+use crate::Objective;
 
 const KIB: u64 = 1024;
 
@@ -356,4 +357,52 @@ fn threads_read_what_others_write_replace_and_remove() {
     assert_eq!((stats.folders[0].write_errors, stats.folders[0].read_errors), (0, 0));
     let files = entry_files(&bench.path(0));
     assert_eq!(files.len() as u64, stats.folders[0].entries);
+}
+
+#[test]
+fn every_policy_keeps_to_the_limit_and_what_it_refuses_leaves_nothing_behind() {
+    for policy in PolicyName::ALL {
+        for objective in [Objective::Requests, Objective::Bytes] {
+            let mut bench = Bench::new(512 * KIB);
+            bench.choice = PolicyChoice { policy, objective };
+            let disk = bench.open();
+            let (mut random, mut refused) = (fastrand::Rng::with_seed(1), 0);
+            for round in 0..600_u64 {
+                // Small ones are asked for again and again, large ones hardly.
+                let (key, length) = match random.u64(0..4) {
+                    0 => (1000 + round, random.u64(0..300 * KIB)),
+                    _ => (random.u64(0..40), 9_000),
+                };
+                let new = new(&key.to_string());
+                if let Some(&id) = disk.find(new.key_hash).first() {
+                    assert_eq!(disk.slice(id, 0).expect("read").len() as u64, length);
+                    disk.touch(id);
+                    continue;
+                }
+                match disk.write(&new, &[bytes(length, key)]) {
+                    Ok(_) => {}
+                    Err(WriteError::NotAdmitted) => refused += 1,
+                    Err(error) => panic!("{error}"),
+                }
+                let stats = &disk.stats().folders[0];
+                assert!(stats.bytes <= 512 * KIB, "{policy:?}");
+            }
+            let stats = &disk.stats().folders[0];
+            assert_eq!(stats.refused, refused);
+            assert!(stats.evictions + refused > 20, "{policy:?}: there was too little room");
+            let files = entry_files(&bench.path(0));
+            let size: u64 =
+                files.iter().map(|file| fs::metadata(file).expect("a file").len().div_ceil(4096) * 4096).sum();
+            assert_eq!((files.len() as u64, size), (stats.entries, stats.bytes), "{policy:?}");
+            // A growing entry finds room under every policy, or is told that it is gone.
+            let id = disk.create(&self::new("growing"), None, 8 * MIB);
+            for number in 0..8 {
+                if let Ok(id) = id {
+                    let written = disk.write_slice(id, number, &[bytes(100 * KIB, 1)]);
+                    assert!(matches!(written, Ok(()) | Err(WriteError::Gone)), "{policy:?}: {written:?}");
+                }
+            }
+            assert!(disk.stats().folders[0].bytes <= 512 * KIB);
+        }
+    }
 }

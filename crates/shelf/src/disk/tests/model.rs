@@ -203,7 +203,7 @@ fn files(bench: &Bench) -> Vec<PathBuf> {
 }
 
 proptest::proptest! {
-    #![proptest_config(proptest::test_runner::Config::with_cases(48))]
+    #![proptest_config(proptest::test_runner::Config::with_cases(24))]
     #[test]
     fn what_is_read_was_written(ops in proptest::collection::vec(op(), 0..60)) {
         run(ops);

@@ -1,5 +1,7 @@
 //! A disk that is full, dying, read-only or gone: reading goes on, nothing wrong is served, and it comes back by itself.
 
+use std::os::unix::fs::FileExt as _;
+
 use super::*;
 
 fn rule(operation: Operation, failure: Failure, times: u32) -> Rule {
@@ -233,7 +235,6 @@ fn a_file_that_cannot_be_removed_takes_the_folder_out_of_use() {
 
 #[test]
 fn a_damaged_slice_on_a_read_only_file_system_takes_its_entry_with_it() {
-    use std::os::unix::fs::FileExt as _;
     let bench = Bench::new(16 * MIB);
     let disk = bench.open();
     let id = store(&disk, &new("a"), &bytes(2 * MIB, 1)).expect("stored");
@@ -244,4 +245,65 @@ fn a_damaged_slice_on_a_read_only_file_system_takes_its_entry_with_it() {
     assert!(matches!(disk.slice(id, 1), Err(ReadError::Corrupt(Flaw::Slice))));
     assert!(disk.find(new("a").key_hash).is_empty());
     assert_eq!(flaws(&disk), [(Flaw::Slice, 1)]);
+}
+
+#[test]
+fn an_entry_whose_file_is_missing_goes_when_it_is_written_to() {
+    let bench = Bench::new(16 * MIB);
+    let disk = bench.open();
+    for change in [true, false] {
+        let id = disk.create(&new("a"), Some(2 * MIB), 0).expect("made");
+        disk.write_slice(id, 0, &[bytes(MIB, 1)]).expect("written, and its file kept open");
+        disk.slice(id, 0).expect("read");
+        fs::remove_file(&entry_files(&bench.path(0))[0]).expect("removed");
+        let result = match change {
+            true => disk.replace_meta(id, Bytes::new(), [0; STAMP_BYTES], None),
+            false => disk.write_slice(id, 1, &[bytes(MIB, 1)]),
+        };
+        assert!(matches!(result, Err(WriteError::Gone)), "{result:?}");
+        assert!(disk.find(new("a").key_hash).is_empty());
+    }
+    assert_eq!(flaws(&disk), [(Flaw::Missing, 2)]);
+    assert_eq!(disk.stats().folders[0].state, FolderState::Ok);
+}
+
+#[test]
+fn the_folder_for_what_is_new_is_made_again() {
+    let bench = Bench::new(MIB);
+    let disk = bench.open();
+    fs::remove_dir_all(bench.path(0).join("new")).expect("removed");
+    assert!(matches!(disk.write(&new("a"), &[]), Err(WriteError::Io(_))));
+    assert!(matches!(disk.stats().folders[0].state, FolderState::ReadOnly(_)));
+    bench.scan(&disk);
+    disk.write(&new("a"), &[]).expect("stored");
+}
+
+/// Run with `TMPDIR` on a file system of some ten megabytes.
+#[test]
+#[ignore = "needs a small file system"]
+fn a_limit_beyond_what_the_file_system_has_ends_at_its_reserve() {
+    let bench = Bench::new(1 << 40);
+    let disk = bench.open();
+    for n in 0..200_u64 {
+        let stored = disk.write(&new(&n.to_string()), &[bytes(600_000, n)]);
+        let id = stored.unwrap_or_else(|error| panic!("{n}: {error}"));
+        assert_eq!(disk.slice(id, 0).expect("read"), bytes(600_000, n));
+        let large = store(&disk, &new(&format!("large {n}")), &bytes(2 * MIB, n));
+        assert!(matches!(large, Ok(_) | Err(WriteError::Gone)), "{large:?}");
+    }
+    let stats = &disk.stats().folders[0];
+    assert!(stats.evictions > 100 && stats.write_errors == 0 && stats.state == FolderState::Ok, "{stats:?}");
+    // Somebody else takes the rest; what is stored is still read, and it goes on when the space is free again.
+    let ballast = bench.dir.path().join("ballast");
+    let file = fs::File::create(&ballast).expect("a file");
+    let mut random = 0;
+    while file.write_all_at(&bytes(100_000, 1), random).is_ok() {
+        random += 100_000;
+    }
+    let ids: Vec<_> = disk.list(Cursor::default(), 5).0.into_iter().map(|one| one.id).collect();
+    assert!(ids.iter().all(|&id| disk.slice(id, 0).is_ok()));
+    let stored = disk.write(&new("now"), &[bytes(600_000, 1)]);
+    assert!(matches!(stored, Ok(_) | Err(WriteError::Full)), "{stored:?}");
+    fs::remove_file(&ballast).expect("removed");
+    disk.write(&new("then"), &[bytes(600_000, 1)]).expect("stored");
 }

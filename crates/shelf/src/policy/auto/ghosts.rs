@@ -7,13 +7,13 @@
 
 use super::record::Record;
 
-/// Cells of a set: half a kibibyte would be too far to look, and with fewer the sets overflow unevenly.
+/// Cells of a set: two lines of a processor's cache. With fewer, sets fill more unevenly.
 const WAYS: usize = 8;
 /// Cells that a table begins with (8 KiB), so that small or idle tiers pay little.
 const FIRST_CELLS: usize = 512;
-/// Cells that a table may have in any case: 256 KiB. A small cache needs to remember much more than it holds to know
-/// what is asked for again; for a shard of 64 MiB this is 0.4 % of it.
-const LEAST_CELLS: usize = 16_384;
+/// Cells that a table may have in any case: 1 MiB, 1.6 % of a shard of 64 MiB. A small cache needs to remember much more
+/// than it holds to know what is asked for again, and after which time. Only what leaves fills them.
+const LEAST_CELLS: usize = 65_536;
 /// What a cell costs.
 const CELL_BYTES: usize = size_of::<Cell>();
 
@@ -60,19 +60,21 @@ impl Ghosts {
         Some(std::mem::replace(cell, FREE).record)
     }
 
-    /// Remembers a key, of which nothing is remembered, while `held` entries are held. Says what was forgotten for it.
-    pub(super) fn put(&mut self, hash: u64, record: Record, now: u32, held: usize) -> Option<Record> {
+    /// Remembers a key, of which nothing is remembered, while `held` entries are held. Says what was forgotten for it,
+    /// with its fingerprint.
+    pub(super) fn put(&mut self, hash: u64, record: Record, now: u32, held: usize) -> Option<(u32, Record)> {
         if self.taken * 4 >= self.cells.len() * 3 && self.cells.len() < held.max(LEAST_CELLS) {
             self.double(now);
         }
         let forgotten = self.place(Cell { print: fingerprint(hash), record }, now)?;
-        (forgotten.uses > 0).then_some(forgotten)
+        (forgotten.record.uses > 0).then_some((forgotten.print, forgotten.record))
     }
 
-    /// The next record in the order of the cells, round and round, if the next cell has one.
-    pub(super) fn next(&mut self) -> Option<&mut Record> {
+    /// The next fingerprint and record in the order of the cells, round and round, if the next cell has one.
+    pub(super) fn next(&mut self) -> Option<(u32, &mut Record)> {
         self.hand = if self.hand + 1 < self.cells.len() { self.hand + 1 } else { 0 };
-        self.cells.get_mut(self.hand).map(|cell| &mut cell.record).filter(|record| record.uses > 0)
+        let cell = self.cells.get_mut(self.hand).filter(|cell| cell.record.uses > 0)?;
+        Some((cell.print, &mut cell.record))
     }
 
     /// What it has allocated.
@@ -80,13 +82,13 @@ impl Ghosts {
         self.cells.capacity() * CELL_BYTES
     }
 
-    /// Puts a cell into its set, over a free one or the one that was idle longest, whose record it returns.
-    fn place(&mut self, cell: Cell, now: u32) -> Option<Record> {
+    /// Puts a cell into its set, over a free one or the one that was idle longest, which it returns.
+    fn place(&mut self, cell: Cell, now: u32) -> Option<Cell> {
         let set = self.set(cell.print);
         let idle = |cell: &&mut Cell| if cell.record.uses == 0 { u64::MAX } else { u64::from(cell.record.age(now)) };
         let over = self.cells.iter_mut().skip(set).take(WAYS).max_by_key(idle)?;
-        let before = std::mem::replace(over, cell).record;
-        self.taken += usize::from(before.uses == 0);
+        let before = std::mem::replace(over, cell);
+        self.taken += usize::from(before.record.uses == 0);
         Some(before)
     }
 
@@ -107,7 +109,8 @@ impl Ghosts {
     }
 }
 
-fn fingerprint(hash: u64) -> u32 {
+/// What stands for a hash.
+pub(super) fn fingerprint(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
 
@@ -123,28 +126,28 @@ mod tests {
     fn it_remembers_what_was_idle_least() {
         let mut ghosts = Ghosts::new();
         let mut forgotten = 0;
-        for n in 0..50_000 {
+        for n in 0..200_000 {
             forgotten += u32::from(ghosts.put(hash(n), Record::new(n, 1), n, 10).is_some());
         }
-        assert_eq!((ghosts.cells.len(), ghosts.taken), (LEAST_CELLS, 50_000 - forgotten as usize));
+        assert_eq!((ghosts.cells.len(), ghosts.taken), (LEAST_CELLS, 200_000 - forgotten as usize));
         let found = |range: std::ops::Range<u32>| range.filter(|n| ghosts.find(hash(*n)).is_some()).count();
-        assert_eq!(found(0..20_000), 0);
-        assert!(found(40_000..50_000) > 9_900, "{}", found(40_000..50_000));
-        assert_eq!(ghosts.take(hash(49_999)), Some(Record::new(49_999, 1)));
-        assert_eq!((ghosts.take(hash(49_999)), ghosts.find(hash(49_999))), (None, None));
+        assert_eq!(found(0..100_000), 0);
+        assert!(found(190_000..200_000) > 9_900, "{}", found(190_000..200_000));
+        assert_eq!(ghosts.take(hash(199_999)), Some(Record::new(199_999, 1)));
+        assert_eq!((ghosts.take(hash(199_999)), ghosts.find(hash(199_999))), (None, None));
     }
 
     #[test]
     fn it_grows_with_what_is_held_and_the_hand_sees_all() {
         let mut ghosts = Ghosts::new();
         assert_eq!((ghosts.find(1), ghosts.take(1), ghosts.next()), (None, None, None));
-        for n in 0..40_000 {
-            ghosts.put(hash(n), Record::new(n, 1), n, 40_000);
+        for n in 0..90_000 {
+            ghosts.put(hash(n), Record::new(n, 1), n, 90_000);
         }
-        assert_eq!(ghosts.cells.len(), 65_536);
-        assert!(ghosts.taken > 39_990, "{}", ghosts.taken);
-        assert!(ghosts.heap_bytes() <= 40_000 * Ghosts::ENTRY_BYTES);
-        let seen = (0..65_536).filter(|_| ghosts.next().is_some()).count();
+        assert_eq!(ghosts.cells.len(), 131_072);
+        assert!(ghosts.taken > 89_000, "{}", ghosts.taken);
+        assert!(ghosts.heap_bytes() <= 90_000 * Ghosts::ENTRY_BYTES);
+        let seen = (0..131_072).filter(|_| ghosts.next().is_some()).count();
         assert_eq!(seen, ghosts.taken);
     }
 }

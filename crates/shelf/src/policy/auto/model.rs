@@ -1,11 +1,13 @@
 //! The model of `auto`: how likely it is that a key is asked for by the next request, given its [`Record`].
 //!
-//! The rate of a key is a product of four factors: of how often it was used, of its usual gap between uses, of its size,
-//! and of the time since its last use. This is a piecewise constant proportional hazards model (Cox 1972; Friedman,
-//! Annals of Statistics 10, 1982). It is learnt from everything that happens: each level of each factor counts the *uses*
-//! that there were, and the *expected* uses, which are the sum of the rates of all keys over all the time that they waited
-//! at that level. At intervals each level is multiplied by the root of used / expected (iterative scaling with damping).
-//! Both counts decay, so that the model follows when habits change.
+//! The rate of a key is a product of five factors: of how often it was used, of its usual gap between uses, of its size,
+//! of the time since its last use (its age), and of that time and the gap together: what came back after short gaps is
+//! overdue long before what came back after long ones. This is a piecewise constant proportional hazards model (Cox 1972;
+//! Friedman, Annals of Statistics 10, 1982). It is learnt from everything that happens: each level of each factor counts
+//! the *uses* that there were, and the *expected* uses, which are the sum of the rates of all keys over all the time that
+//! they waited at that level. At intervals each level moves by a root of used / expected (generalised iterative scaling;
+//! Darroch and Ratcliff, Annals of Mathematical Statistics 43, 1972). Both counts decay, so that the model follows when
+//! habits change.
 //!
 //! [`Model::worth`] is not the rate of the moment. A newcomer's rate falls with every request that passes, that of a file
 //! in a loop rises until its turn comes. The worth is the Gittins index: the best average rate that can be had by keeping
@@ -14,9 +16,11 @@
 
 use super::record::Record;
 
-/// Requests between two adjustments: a few microseconds of work each.
+/// Requests between two adjustments, which take some microseconds each.
 const FIT_REQUESTS: u32 = 128;
-/// What is left of a count at each adjustment: half of it is gone after 23 of them, or 12,000 requests.
+/// Requests between two reckonings of the indices, which take some tens of microseconds each.
+const LOOK_REQUESTS: u32 = 512;
+/// What is left of a count at each adjustment: half of it is gone after 92 of them, or 12,000 requests.
 const FIT_KEEP: f64 = 0.9925;
 /// Uses and expected uses that each level is taken to have had already: what is seen less often than this moves little.
 const PRIOR_USES: f64 = 8.0;
@@ -28,6 +32,8 @@ const LEVEL_MOST: f64 = 1e12;
 const KNOWN_USES: f64 = 1.0;
 /// Levels of the factor of age: two for each doubling of 32 bits.
 const AGES: usize = 64;
+/// Classes of records: see [`class`].
+const CLASSES: usize = 6;
 /// Levels of use: see [`use_level`].
 const USES: usize = 13;
 /// Levels of gap and of size.
@@ -69,6 +75,7 @@ impl<const LEVELS: usize> Factor<LEVELS> {
     fn fit(&mut self) {
         for level in &mut self.levels {
             let ratio = (level.used + PRIOR_USES) / (level.expected + PRIOR_USES);
+            // With five factors moving at once it settles if each takes less than 2/5 of the way.
             let step = ratio.sqrt().sqrt().clamp(1.0 / STEP_MOST, STEP_MOST);
             level.value = (level.value * step).clamp(1.0 / LEVEL_MOST, LEVEL_MOST);
             level.expected *= step * FIT_KEEP;
@@ -84,8 +91,10 @@ pub(super) struct Model {
     gap: Factor<GAPS>,
     size: Factor<SIZES>,
     age: Factor<AGES>,
+    /// How the factor of age differs in each class.
+    class_age: [Factor<AGES>; CLASSES],
     /// The Gittins index at the beginning of each level of age, for other factors of 1.
-    index: [f64; AGES],
+    index: [[f64; AGES]; CLASSES],
 }
 
 impl Model {
@@ -95,7 +104,8 @@ impl Model {
             gap: Factor::new(|_| 1.0),
             size: Factor::new(|_| 1.0),
             age: Factor::new(|level| BEGIN_RATE / (age_from(level) + BEGIN_AGE)),
-            index: [0.0; AGES],
+            class_age: [Factor::new(|_| 1.0); CLASSES],
+            index: [[0.0; AGES]; CLASSES],
         };
         model.look_ahead();
         model
@@ -105,25 +115,27 @@ impl Model {
     pub(super) fn worth(&self, record: &Record, now: u32) -> f64 {
         let age = record.age(now);
         let level = age_level(age);
-        let index = |level: usize| self.index.get(level).copied();
+        let indices = self.index.get(class(record));
+        let index = |level: usize| indices?.get(level).copied();
         let (here, ahead) = (index(level).unwrap_or(0.0), index(level + 1));
         let part = (f64::from(age) - age_from(level)) / (age_from(level + 1) - age_from(level));
         self.others(record) * (here + (ahead.unwrap_or(here) - here) * part)
     }
 
-    /// Learns that a key was not asked for since this was last said of it, nor since its last use. `weight` is how much
-    /// this observation counts.
-    pub(super) fn waited(&mut self, record: &mut Record, now: u32, weight: f64) {
+    /// Learns that a key was not asked for since this was last said of it, nor since its last use.
+    pub(super) fn waited(&mut self, record: &mut Record, now: u32) {
         let (mut from, to) = (record.counted.wrapping_sub(record.last), record.age(now));
         if from >= to {
             return;
         }
-        let others = self.others(record) * weight;
+        let others = self.others(record);
         let mut expected = 0.0;
+        let Some(class_age) = self.class_age.get_mut(class(record)) else { return };
         for level in age_level(from)..=age_level(to - 1) {
             let end = if age_from(level + 1) < f64::from(to) { age_from(level + 1) as u32 } else { to };
-            let here = others * self.age.value(level) * f64::from(end - from);
+            let here = others * self.age.value(level) * class_age.value(level) * f64::from(end - from);
             self.age.count(level, 0.0, here);
+            class_age.count(level, 0.0, here);
             expected += here;
             from = end;
         }
@@ -134,11 +146,15 @@ impl Model {
     }
 
     /// Learns that a key is asked for now.
-    pub(super) fn used(&mut self, record: &Record, now: u32, weight: f64) {
-        self.age.count(age_level(record.age(now).saturating_sub(1)), weight, 0.0);
-        self.uses.count(use_level(record.uses), weight, 0.0);
-        self.gap.count(usize::from(record.gap), weight, 0.0);
-        self.size.count(usize::from(record.size), weight, 0.0);
+    pub(super) fn used(&mut self, record: &Record, now: u32) {
+        let level = age_level(record.age(now).saturating_sub(1));
+        self.age.count(level, 1.0, 0.0);
+        if let Some(class_age) = self.class_age.get_mut(class(record)) {
+            class_age.count(level, 1.0, 0.0);
+        }
+        self.uses.count(use_level(record.uses), 1.0, 0.0);
+        self.gap.count(usize::from(record.gap), 1.0, 0.0);
+        self.size.count(usize::from(record.size), 1.0, 0.0);
     }
 
     /// Adjusts the factors when it is time for it. To be called once at each request.
@@ -160,7 +176,12 @@ impl Model {
             }
             before = Some(level.value);
         }
-        self.look_ahead();
+        for class_age in &mut self.class_age {
+            class_age.fit();
+        }
+        if now.is_multiple_of(LOOK_REQUESTS) {
+            self.look_ahead();
+        }
     }
 
     /// The factors other than that of age.
@@ -172,15 +193,23 @@ impl Model {
 
     /// Works out the indices: for each age the best average of the rate from there to the end of any level above.
     fn look_ahead(&mut self) {
-        for (from, index) in self.index.iter_mut().enumerate() {
-            let (mut uses, mut best) = (0.0, 0.0_f64);
-            for (level, here) in self.age.levels.iter().enumerate().skip(from) {
-                uses += here.value * (age_from(level + 1) - age_from(level));
-                best = best.max(uses / (age_from(level + 1) - age_from(from)));
+        for (class_age, indices) in self.class_age.iter().zip(&mut self.index) {
+            for (from, index) in indices.iter_mut().enumerate() {
+                let (mut uses, mut best) = (0.0, 0.0_f64);
+                for (level, here) in self.age.levels.iter().enumerate().skip(from) {
+                    uses += here.value * class_age.value(level) * (age_from(level + 1) - age_from(level));
+                    best = best.max(uses / (age_from(level + 1) - age_from(from)));
+                }
+                *index = best;
             }
-            *index = best;
         }
     }
+}
+
+/// The class of a record, by its gap, which decides how its rate goes with its age: what came back after a short gap is
+/// overdue long before what came back after a long one.
+const fn class(record: &Record) -> usize {
+    (record.gap as usize).div_ceil(6)
 }
 
 /// The level of an age: 0, 1, and then two for each doubling.
@@ -251,32 +280,57 @@ mod tests {
         let mut waiting = idle;
         for now in 1..20_000 {
             model.tick(now);
-            model.waited(&mut waiting, now, 1.0);
+            model.waited(&mut waiting, now);
             if now % 8 == 0 {
-                model.waited(&mut record(now - 8), now, 1.0);
-                model.used(&record(now - 8), now, 1.0);
+                model.waited(&mut record(now - 8), now);
+                model.used(&record(now - 8), now);
             }
         }
-        // At age 7 it will be used at the next request; at age 0 at one of the next eight.
+        // At age 7 it will be used by the next request, and before that one of the next eight uses it.
         let worth = |age: u32| model.worth(&record(20_000 - age), 20_000);
-        assert!(worth(6) > 0.3 && worth(6) <= 1.1 && worth(0) > 0.08 && worth(0) < 0.2, "{} {}", worth(6), worth(0));
+        assert!(worth(6) > 4.0 * worth(40), "{} {}", worth(6), worth(40));
+        assert!(worth(0) > 0.08 && worth(6) < 2.0, "{} {}", worth(0), worth(6));
         assert!(model.worth(&waiting, 20_000) < 1e-4);
+    }
+
+    /// What the model takes for a key's rate, over all of its keys and time, is what was used.
+    #[test]
+    fn expected_uses_come_to_the_uses() {
+        let mut model = Model::new();
+        let (mut used, mut expected) = (0.0, 0.0);
+        let mut records: Vec<Record> = (0..40).map(|_| Record::new(0, 1000)).collect();
+        for now in 1..60_000_u32 {
+            model.tick(now);
+            // Key k is used at every (k + 2)th request that is left to it.
+            let Some(key) = (0..40_u32).find(|key| now.is_multiple_of(key + 2)) else { continue };
+            let record = &mut records[key as usize];
+            if now > 40_000 {
+                let before: f64 = model.age.levels.iter().map(|level| level.expected).sum();
+                model.waited(record, now);
+                expected += model.age.levels.iter().map(|level| level.expected).sum::<f64>() - before;
+                used += 1.0;
+            }
+            model.waited(record, now);
+            model.used(record, now);
+            *record = record.used(now, 1000);
+        }
+        assert!((expected / used - 1.0_f64).abs() < 0.2, "{expected} {used}");
     }
 
     #[test]
     fn the_index_looks_ahead_only_where_that_pays() {
         let mut model = Model::new();
-        assert!(model.index.windows(2).all(|pair| pair[0] >= pair[1]), "rates that fall need no looking ahead");
+        assert!(model.index[0].windows(2).all(|pair| pair[0] >= pair[1]), "rates that fall need no looking ahead");
         for level in &mut model.age.levels {
             level.value = 1e-9;
         }
         // A loop: everything comes back at ages from 1024 to 1535.
         model.age.levels[20].value = 0.01;
         model.look_ahead();
-        let loop_uses = 0.01 * 512.0;
-        assert!((model.index[20] - 0.01).abs() < 1e-6);
-        assert!((model.index[18] - loop_uses / (1536.0 - 512.0)).abs() < 1e-6);
-        assert!(model.index[21] < 1e-8 && model.index[0] < model.index[18]);
+        let (index, loop_uses) = (model.index[0], 0.01 * 512.0);
+        assert!((index[20] - 0.01).abs() < 1e-6);
+        assert!((index[18] - loop_uses / (1536.0 - 512.0)).abs() < 1e-6);
+        assert!(index[21] < 1e-8 && index[0] < index[18]);
     }
 
     #[test]
@@ -286,8 +340,8 @@ mod tests {
         for round in 0..2_000_u32 {
             now = now.wrapping_add(FIT_REQUESTS * (round % 30));
             let mut old = Record { last: 7, counted: now.wrapping_sub(round), uses: round as u16, gap: 25, size: 64 };
-            model.waited(&mut old, now, 1e6);
-            model.used(&Record { gap: 255, size: 255, ..old }, now, 1e6);
+            model.waited(&mut old, now);
+            model.used(&Record { gap: 255, size: 255, ..old }, now);
             model.tick(now & !(FIT_REQUESTS - 1));
             let worth = model.worth(&old, now);
             assert!(worth.is_finite() && worth >= 0.0, "{worth}");

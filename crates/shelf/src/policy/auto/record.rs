@@ -3,7 +3,7 @@
 //! Time is the number of requests that the policy has seen, in 32 bits that wrap: an entry that nobody asked for in four
 //! thousand million requests looks young once more, which costs a wrong guess.
 
-/// The largest [`Record::gap`]: half a minute at a million requests a second, or more than any shard sees.
+/// The largest [`Record::gap`]: 33 million requests, more than a shard sees between two uses of what is worth keeping.
 const GAP_MOST: u8 = 25;
 
 /// The history of a key.
