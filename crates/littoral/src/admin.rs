@@ -13,7 +13,6 @@ use std::sync::Arc;
 use api::addressing::{host_name, request_host};
 use api::cache::{CACHE_PATH, CacheEdges, MAX_CACHE_REQUEST_BYTES};
 use api::{ErrorCode, Problem, problem};
-use bytes::Bytes;
 use edge::EdgeView;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -95,7 +94,7 @@ async fn cache(admin: &Admin, request: &Parts, rest: &str, body: Incoming) -> Re
             Some(edge) => {
                 let body = net::read_to_end(body, MAX_CACHE_REQUEST_BYTES).await;
                 match body.map_err(|error| Problem::new(ErrorCode::InvalidRequest, error.to_string())) {
-                    Ok(body) => Ok(edge.answer_tool(&request.method, action, &Bytes::from(body)).await),
+                    Ok(body) => Ok(edge.answer_tool(&request.method, action, &body).await),
                     Err(problem) => Err(problem),
                 }
             }
