@@ -268,6 +268,14 @@ fn thaw(described: &shelf::disk::Head, values: &Bytes, entry: EntryId) -> Option
     thaw_with(described, values, entry).filter(|head| head.values.len() as u64 == api::slices::value_count(head.size))
 }
 
+/// Removes the body of the file whose head an entry is, if it is one.
+pub(crate) fn remove_body_of(disk: &Disk, entry: EntryId) {
+    let head = disk.head(entry).ok().and_then(|described| thaw_for_tools(&described, entry));
+    for body in head.iter().flat_map(|head| disk.find(body_key(head.digest).0)) {
+        disk.remove(body);
+    }
+}
+
 /// The head of an entry, with nothing to prove slices by: for tools.
 pub(crate) fn thaw_for_tools(described: &shelf::disk::Head, entry: EntryId) -> Option<Head> {
     thaw_with(described, &Bytes::new(), entry)

@@ -17,6 +17,7 @@ use crate::head::Head;
 use crate::node::{FileKey, HeadKey, Held, Node};
 use crate::pull::stored::{Page, PageKey, Variant};
 use crate::pull::{self, Asked};
+use crate::shelved::remove_body_of;
 use crate::tools::filter::{Filter, key_of};
 use crate::tools::{ending, invalid, rows};
 
@@ -289,6 +290,9 @@ pub(super) async fn evict(node: &Arc<Node>, what: CacheEvict) -> Result<CacheEvi
         let at = Arc::clone(node);
         let removed = tier.blocking(move |disk| {
             for (id, page, file) in on_disk {
+                if file.is_some() {
+                    remove_body_of(disk, id);
+                }
                 disk.remove(id);
                 let head = file.and_then(|file| at.head(&file));
                 head.filter(|head| head.on_disk.entry() == Some(id)).iter().for_each(|head| head.on_disk.lost());

@@ -3,11 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use api::cache::CACHE_PATH;
+use api::{Eviction, Objective, ZoneDoc};
+use http::{Method, Request, StatusCode};
+use net::{Body, ClientLimits, HttpClient};
 use serde_json::{Value, json};
-use testbed::eventually;
 use testbed::front::{Front, FrontSettings};
 use testbed::media::Media;
+use testbed::{Cluster, Settings, eventually};
 
 const S: u64 = 1 << 20;
 
@@ -218,6 +221,54 @@ async fn the_tiers_are_told_in_numbers() {
     assert!(edge.metric("littoral_edge_memory_hits_total") >= 8.0);
     assert!(edge.metric("littoral_edge_curve_hit_ratio") > 0.8);
     edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_are_seen_too_and_zones_have_policies_of_their_own() {
+    let cluster = Cluster::with(Settings { edges: vec!["a@0,0"], ..Settings::default() }).await;
+    let client = cluster.client();
+    let files = client.zone(&cluster.zone()).await.expect("zone");
+    let changed = ZoneDoc { eviction: Some(Eviction::Gdsf), objective: Some(Objective::Bytes), ..files.clone() };
+    client.put_zone(&changed).await.expect("zone");
+    let (tools, http) = (format!("{}{CACHE_PATH}/a", cluster.local.admin), HttpClient::new(ClientLimits::default()));
+    let ask = async |action: &str, what: Value| {
+        let request = Request::post(format!("{tools}/{action}")).header("content-type", "application/json");
+        let response = http.send(request.body(Body::full(what.to_string())).expect("request")).await.expect("answer");
+        let status = response.status();
+        let body = net::read_to_end(response.into_body(), 1 << 20).await.expect("body");
+        let answer: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(status, StatusCode::OK, "{action} {what}: {answer}");
+        answer
+    };
+    let stats = async || -> Value {
+        serde_json::from_slice(cluster.get(&format!("{tools}/stats")).await.bytes()).expect("JSON")
+    };
+    let class = json!([{"eviction": "gdsf", "objective": "bytes", "zones": [cluster.zone()]}]);
+    eventually("the edge knows the policy", || async { stats().await["memory"]["classes"] == class }).await;
+
+    cluster.put("img/a.png", vec![7; 3 << 20]).await;
+    let url = format!("{}/img/a.png", cluster.edge_url("a"));
+    for _ in 0..2 {
+        assert_eq!(cluster.get(&url).await.bytes().len(), 3 << 20);
+    }
+    eventually("it is on disk", || async { cluster.edge_view("a").disk_admissions() >= 1 }).await;
+    let filter = json!({"filter": {"zone": cluster.zone(), "prefix": "/img/"}});
+    let tiers = async || {
+        let page = ask("list", filter.clone()).await;
+        page["entries"].as_array().expect("entries").iter().map(|entry| entry["tier"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(tiers().await, ["memory", "disk"]);
+    let shown = ask("show", json!({"what": url})).await;
+    assert_eq!(shown["entries"].as_array().map(Vec::len), Some(2), "{shown}");
+    assert_eq!(shown["entries"][0]["state"], "fresh", "{shown}");
+
+    // Another policy: what is stored stays.
+    client.put_zone(&files).await.expect("zone");
+    eventually("the edge knows", || async { stats().await["memory"]["classes"] == json!([]) }).await;
+    assert_eq!(cluster.get(&url).await.x_cache(), "HIT");
+    ask("evict", filter.clone()).await;
+    eventually("it has left both", || async { tiers().await.is_empty() }).await;
+    assert_eq!(cluster.get(&url).await.x_cache(), "MISS");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
