@@ -21,6 +21,58 @@ pub enum Access {
     Private,
 }
 
+/// Who leaves an edge's cache when room is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Eviction {
+    /// The least recently used.
+    Lru,
+    /// W-TinyLFU: what was asked for least often, of late.
+    Lfu,
+    /// S3-FIFO: newcomers that were asked for once.
+    S3Fifo,
+    /// SIEVE: what was not asked for since the hand came by.
+    Sieve,
+    /// GreedyDual-Size with frequency: what is large and seldom asked for.
+    Gdsf,
+    /// Ours: heeds sizes and adapts itself.
+    Auto,
+}
+
+impl Eviction {
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lru => "lru",
+            Self::Lfu => "lfu",
+            Self::S3Fifo => "s3fifo",
+            Self::Sieve => "sieve",
+            Self::Gdsf => "gdsf",
+            Self::Auto => "auto",
+        }
+    }
+}
+
+/// What eviction aims at, where it can choose (`gdsf` and `auto`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Objective {
+    /// That as many requests as possible are hits.
+    Requests,
+    /// That as many bytes as possible come from hits.
+    Bytes,
+}
+
+impl Objective {
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Bytes => "bytes",
+        }
+    }
+}
+
 /// A zone: a set of hostnames with one policy. Its content is uploaded to Littoral (a store zone), or comes from an HTTP
 /// origin (a pull zone).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -52,6 +104,12 @@ pub struct ZoneDoc {
     /// What URLs of this zone begin with, for example `https://cdn.example`; absent: derived from hosts and router.
     #[serde(default)]
     pub base_url: Option<String>,
+    /// Who of this zone leaves an edge's memory when room is needed; absent: as the edge is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eviction: Option<Eviction>,
+    /// What that aims at; absent: as the edge is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<Objective>,
     /// Makes it a pull zone. `ttl_s`, `stale_if_error_s` and `index` are about store zones and mean nothing then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull: Option<Box<PullDoc>>,
@@ -80,6 +138,8 @@ impl ZoneDoc {
             index: None,
             place_header: None,
             base_url: None,
+            eviction: None,
+            objective: None,
             pull: None,
         }
     }

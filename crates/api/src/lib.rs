@@ -2,12 +2,13 @@
 //!
 //! Everything here is data: names that are valid by construction ([`names`]), what a URL asks for ([`addressing`]),
 //! documents ([`docs`]), the policy of pull zones ([`pull`]), the event log ([`event`]), errors ([`problem`]), tokens ([`token`]), the messages between nodes
-//! ([`node`]), heartbeats ([`heartbeat`]) and the OpenAPI description ([`openapi`]). There is no I/O and no clock in this
+//! ([`node`]), heartbeats ([`heartbeat`]), what tools ask of a cache ([`cache`]) and the OpenAPI description ([`openapi`]). There is no I/O and no clock in this
 //! crate.
 //!
 //! Types here are what is *sent*. What a role stores is its own business and has its own types.
 
 pub mod addressing;
+pub mod cache;
 pub mod docs;
 pub mod event;
 pub mod explain;
@@ -23,8 +24,8 @@ pub mod token;
 
 pub use addressing::{Target, Zones};
 pub use docs::{
-    Access, FileDoc, FileList, FilePatch, Health, Locate, NodeDoc, NodeHealth, NodeList, NodeView, PurgeAnswer,
-    PurgeRequest, Receipt, ReceiptState, Status, VersionDoc, VersionList, ZoneDoc, ZoneList,
+    Access, Eviction, FileDoc, FileList, FilePatch, Health, Locate, NodeDoc, NodeHealth, NodeList, NodeView, Objective,
+    PurgeAnswer, PurgeRequest, Receipt, ReceiptState, Status, VersionDoc, VersionList, ZoneDoc, ZoneList,
 };
 pub use event::{Change, Event, FileRef, Hello, PurgeTargets, ZoneHost, ZonePage, ZonePath, ZonePrefix, ZoneTag};
 pub use explain::{ExplainRequest, ExplainStep, Explanation};

@@ -100,7 +100,7 @@ pub(crate) async fn fetch_head(
 pub(crate) async fn fetch_slice(node: Arc<Node>, head: Arc<Head>, index: u64) -> Result<Bytes, FetchError> {
     if let Some(bytes) = node.shelved_slice(&head, index).await {
         if head.size <= SLICE_BYTES {
-            node.keep_slice((BodyId::File(head.digest), index), bytes.clone());
+            node.keep_slice(Some(&head.zone), (BodyId::File(head.digest), index), bytes.clone());
         }
         return Ok(bytes);
     }

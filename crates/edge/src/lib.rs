@@ -3,8 +3,9 @@
 //! A request goes through [`serve`](mod@serve), stage by stage; what is stored, purged and in flight is in [`node`]; [`fetch`] gets
 //! what is missing from the origin and proves it; [`reader`] streams it; [`purges`] decides what may still be used, and [`marks`] keeps
 //! that across restarts;
-//! [`sync`] keeps in step with control. Zones whose content comes from any HTTP origin are in [`pull`]. Absent on purpose: any knowledge of other edges, and of where clients are.
+//! [`sync`] keeps in step with control; [`tools`] answers who looks after the cache. Zones whose content comes from any HTTP origin are in [`pull`]. Absent on purpose: any knowledge of other edges, and of where clients are.
 
+mod classes;
 mod disk;
 mod fetch;
 mod flights;
@@ -19,6 +20,8 @@ mod reader;
 mod serve;
 mod shelved;
 mod sync;
+mod tiers_metrics;
+mod tools;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,9 +29,10 @@ use std::sync::Arc;
 use api::names::{NodeName, Place};
 use api::node::{SNAPSHOT_FORMAT, Snapshot};
 use api::{Hello, NodeDoc, TokenSecret, ZoneDoc};
+use bytes::Bytes;
 use client::Client;
-use http::Request;
-use net::{ClientLimits, HttpClient, Incoming, ServerLimits};
+use http::{Method, Request, Response};
+use net::{Body, ClientLimits, HttpClient, Incoming, ServerLimits};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -174,6 +178,15 @@ impl EdgeView {
     pub fn disk_admissions(&self) -> u64 {
         self.0.metrics.disk_admitted.get()
     }
+    /// Its name.
+    pub fn name(&self) -> &NodeName {
+        &self.0.config.node.name
+    }
+    /// Answers what tools ask about its cache: see [`api::cache`]. `action` is what follows the edge's name in the path. Only
+    /// for who administers this machine: it shows URLs, and empties caches.
+    pub async fn answer_tool(&self, method: &Method, action: &str, body: &Bytes) -> Response<Body> {
+        tools::answer(&self.0, method, action, body).await
+    }
     /// Whether it can serve: it has a configuration, from control or from its disk.
     pub fn ready(&self) -> bool {
         self.0.view().is_some()
@@ -192,12 +205,13 @@ impl Edge {
         let folder =
             persist::Folder::open(&data_dir).map_err(|why| EdgeError::Folder { path: data_dir.clone(), why })?;
         let client = Client::new(http.clone(), &control_url, Some(&token));
-        let metrics = metrics.of(node.name.as_str());
+        let (metrics, tiers) = (metrics.of(node.name.as_str()), metrics.tiers.clone());
         let control = node::Control { client: client.clone(), token: token.clone() };
         let disk = cache.open(&clock)?;
         let config = node::NodeConfig { node, memory_bytes, policy: cache.policy, limits, clock };
         let marks = Marks::open(&data_dir, (config.clock)(), metrics.marks.clone());
         let node = Arc::new(node::Node::new(config, Some(control), http, metrics, marks, disk));
+        tiers.show(&node);
         sync::resume(&node, &folder);
         if node.view().is_some() {
             // What has happened since it ended is not known yet. It is away when control turns out not to answer.
@@ -217,7 +231,7 @@ impl Edge {
             |path: &PathBuf| persist::Folder::open(path).map_err(|why| EdgeError::Folder { path: path.clone(), why });
         let folder = state_dir.as_ref().map(open).transpose()?;
         let place = Place { lat: 0.0, lng: 0.0 };
-        let metrics = metrics.of(name.as_str());
+        let (metrics, tiers) = (metrics.of(name.as_str()), metrics.tiers.clone());
         let node = NodeDoc { name, place, url: String::new() };
         let disk = cache.open(&clock)?;
         let config = node::NodeConfig { node, memory_bytes, policy: cache.policy, limits, clock };
@@ -228,6 +242,7 @@ impl Edge {
             None => Marks::in_memory(now_ms, metrics.marks.clone()),
         };
         let node = Arc::new(node::Node::new(config, None, http, metrics, marks, disk));
+        tiers.show(&node);
         let snapshot = Snapshot {
             format: SNAPSHOT_FORMAT,
             at: Hello { catalog_id: String::new(), head: 0, oldest: 1, generation: 0 },

@@ -9,6 +9,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::marks::MarksMetrics;
+use crate::tiers_metrics::TiersMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NodeLabel {
@@ -48,6 +49,7 @@ pub struct EdgeMetrics {
     entries: Family<NodeLabel, Gauge>,
     active: Family<NodeLabel, Gauge>,
     seconds: Family<NodeLabel, Histogram, fn() -> Histogram>,
+    pub(crate) tiers: TiersMetrics,
 }
 
 /// Upper bounds in seconds: from a memory hit to a slow origin.
@@ -76,6 +78,7 @@ impl EdgeMetrics {
             entries: Family::default(),
             active: Family::default(),
             seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS_S)),
+            tiers: TiersMetrics::default(),
         };
         let r = registry.sub_registry_with_prefix("littoral_edge");
         r.register("requests", "Requests by what the cache did with them", metrics.requests.clone());
@@ -103,6 +106,7 @@ impl EdgeMetrics {
         r.register("entries", "Entries in the memory tier", metrics.entries.clone());
         r.register("active_requests", "Requests in progress", metrics.active.clone());
         r.register_with_unit("request", "Time to the head of the response", Unit::Seconds, metrics.seconds.clone());
+        r.register_collector(Box::new(metrics.tiers.clone()));
         metrics
     }
 

@@ -16,10 +16,11 @@ use api::{Event, NodeDoc, PurgeTargets, TokenHash, TokenSecret};
 use bytes::Bytes;
 use client::Client;
 use net::{HttpClient, ServerLimits};
-use shelf::{Memory, PolicyChoice};
+use shelf::{Class, Counters, Curve, Memory, PolicyChoice};
 use tokio::sync::{Semaphore, watch};
 
 use crate::Clock;
+use crate::classes::Classes;
 use crate::disk::DiskTier;
 use crate::fetch::{FetchError, Fetched};
 use crate::flights::Flights;
@@ -31,6 +32,7 @@ use crate::pull::stored::{Page, PageKey};
 use crate::pull::zone::{PullZone, PullZones};
 use crate::pull::{Asked, PullState};
 use crate::purges::{At, Identity, Verdict};
+use crate::tools::ToolsState;
 
 /// Fetches from the origin at once; further ones wait.
 pub(crate) const MAX_FETCHES: usize = 256;
@@ -45,6 +47,9 @@ const MAX_PENDING_PLACEMENTS: usize = 50_000;
 const PAGE_OVERHEAD_BYTES: u64 = 128 << 10;
 /// What the heap keeps of a key, in bytes, on average.
 const KEY_HEAP_BYTES: u64 = 64;
+
+/// What a response takes beside its body, in bytes, about: in the estimate of what other sizes would hit.
+const CURVE_OVERHEAD_BYTES: u64 = 1 << 10;
 
 /// Which file, however it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -107,6 +112,19 @@ enum Item {
     },
     Slice(Bytes),
     Page(Arc<Page>),
+}
+
+/// Something in memory that tools can name.
+pub(crate) enum Held {
+    Page(PageKey, Arc<Page>),
+    File(HeadKey, Arc<Head>),
+}
+
+/// Memory in numbers.
+pub(crate) struct MemoryNow {
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+    pub(crate) counters: Counters,
 }
 
 impl Item {
@@ -197,6 +215,11 @@ pub(crate) struct Node {
     pub(crate) pull: PullState,
     /// Nothing: there is no disk tier.
     pub(crate) disk: Option<DiskTier>,
+    /// Which part of memory a zone's entries go to.
+    pub(crate) classes: Classes,
+    /// What memory would hit if it had another size.
+    pub(crate) curve: Curve,
+    pub(crate) tools: ToolsState,
     view: RwLock<Option<Arc<View>>>,
     store: Memory<Key, Item>,
     /// What has been purged.
@@ -217,6 +240,13 @@ impl Node {
             marks: Arc::new(marks),
             disk,
             store: Memory::with_policy(config.memory_bytes, config.policy),
+            classes: Classes::new(config.policy),
+            curve: Curve::new(
+                config.memory_bytes,
+                config.policy,
+                Memory::<Key, Item>::ENTRY_BYTES + KEY_HEAP_BYTES + CURVE_OVERHEAD_BYTES,
+            ),
+            tools: ToolsState::default(),
             pull: PullState::new(config.memory_bytes / INCOMING_SHARE),
             config,
             control,
@@ -243,6 +273,7 @@ impl Node {
     /// Takes up a configuration.
     pub(crate) fn configure(&self, snapshot: Snapshot) {
         let (view, zones) = View::new(snapshot, self.view().as_deref());
+        self.classes.configure(&view.snapshot.zones, |choice| self.store.class_for(choice));
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(view));
         if !zones.is_empty() {
             self.marks.mark(PurgeTargets { zones, ..PurgeTargets::default() });
@@ -288,7 +319,63 @@ impl Node {
     /// Stores a page; called with its lock. False: it does not fit.
     pub(crate) fn keep_page(&self, key: PageKey, page: Page) -> bool {
         let weight = page.weight() + (key.url.len() + key.more.len()) as u64;
-        self.keep(Key::Page(key), Item::Page(Arc::new(page)), weight)
+        for body in page.variants.iter().filter_map(|variant| variant.sliced()) {
+            body.zone.get_or_init(|| key.zone.clone());
+        }
+        let class = self.classes.of(&key.zone);
+        self.keep(Key::Page(key), Item::Page(Arc::new(page)), weight, class)
+    }
+
+    /// Counts a request for a page whose body has so many bytes, and whether memory had it, in the estimate of what
+    /// other sizes would hit.
+    pub(crate) fn count_use(&self, key: &PageKey, bytes: u64, hit: bool) {
+        self.curve.record(self.store.hash(&Key::Page(key.clone())), bytes, hit);
+    }
+
+    /// The next entries of memory that are responses or files, for tools, and where to go on.
+    pub(crate) fn held(&self, from: shelf::Cursor) -> (Vec<Held>, Option<shelf::Cursor>) {
+        let mut held = Vec::new();
+        let next = self.store.page(from, |key, item, _| match (key, item) {
+            (Key::Page(key), Item::Page(page)) => held.push(Held::Page(key.clone(), Arc::clone(page))),
+            (Key::Head(key), Item::Head(head)) => held.push(Held::File(key.clone(), Arc::clone(head))),
+            _ => {}
+        });
+        (held, next)
+    }
+
+    /// What memory has of a file. Not a use of it.
+    pub(crate) fn head(&self, key: &HeadKey) -> Option<Arc<Head>> {
+        match self.store.peek(&Key::Head(key.clone())) {
+            Some(Item::Head(head)) => Some(head),
+            _ => None,
+        }
+    }
+
+    /// Memory in numbers.
+    pub(crate) fn memory(&self) -> MemoryNow {
+        let store = &self.store;
+        MemoryNow { entries: store.len() as u64, bytes: store.bytes(), counters: store.counters() }
+    }
+
+    /// Takes a page out of memory, as if it had been evicted.
+    pub(crate) fn evict_page(&self, key: &PageKey, page: &Arc<Page>) {
+        let same = |item: &Item| matches!(item, Item::Page(stored) if Arc::ptr_eq(stored, page));
+        if self.store.remove_if(&Key::Page(key.clone()), same).is_some() {
+            self.page_evicted(page);
+            self.show_size();
+        }
+    }
+
+    /// Takes a file out of memory, with its slices.
+    pub(crate) fn forget_file(&self, key: &HeadKey, head: &Arc<Head>) {
+        self.forget(&Key::Head(key.clone()), head);
+    }
+
+    /// Takes all slices out of memory, also those that nothing leads to any more, and what is known not to be there.
+    pub(crate) fn drop_all_slices(&self) {
+        let is_slice = |key: &Key, item: &Item| matches!((key, item), (Key::Slice(_), _) | (_, Item::Absent { .. }));
+        self.store.remove_where(|key, item, _| is_slice(key, item), |_, _| {});
+        self.show_size();
     }
 
     /// The largest page that the store takes, in bytes.
@@ -358,7 +445,13 @@ impl Node {
             Some(Item::Absent { until_ms, began }) if now_ms < until_ms && self.still_good(&key.file, began) => {
                 Lookup::Absent
             }
-            Some(Item::Head(head)) => self.judge(&store_key, head, now_ms),
+            Some(Item::Head(head)) => {
+                let (size, found) = (head.size, self.judge(&store_key, head, now_ms));
+                if !matches!(found, Lookup::Nothing) {
+                    self.curve.record(self.store.hash(&store_key), size, true);
+                }
+                found
+            }
             _ => Lookup::Nothing,
         }
     }
@@ -392,6 +485,20 @@ impl Node {
         }
     }
 
+    /// Takes the head of a file out of memory with its slices there, as if they had been evicted.
+    pub(crate) fn evict_file(&self, key: &HeadKey, head: &Arc<Head>) {
+        let same = |item: &Item| matches!(item, Item::Head(stored) if Arc::ptr_eq(stored, head));
+        if self.store.remove_if(&Key::Head(key.clone()), same).is_some() {
+            for index in 0..api::slices::slice_count(head.size) {
+                self.drop_slice(&(BodyId::File(head.digest), index));
+            }
+            if head.on_disk.entry().is_none() {
+                self.placed(head.id, None);
+            }
+            self.show_size();
+        }
+    }
+
     /// Whether anything is known of a file in memory. Not a use of it.
     pub(crate) fn has_head(&self, key: &HeadKey) -> bool {
         self.store.peek(&Key::Head(key.clone())).is_some()
@@ -399,6 +506,7 @@ impl Node {
 
     pub(crate) fn keep_head(&self, key: HeadKey, head: &Arc<Head>) -> bool {
         self.weed_heads(&key, head);
+        let class = self.classes.of(&head.zone);
         let key = Key::Head(key);
         if let Some(Item::Head(before)) = self.store.peek(&key) {
             if !before.on_disk.is(&head.on_disk) {
@@ -406,8 +514,10 @@ impl Node {
             } else if !Arc::ptr_eq(&before, head) {
                 self.rewrite_head(head);
             }
+        } else if head.on_disk.entry().is_none() {
+            self.curve.record(self.store.hash(&key), head.size, false);
         }
-        let kept = self.keep(key, Item::Head(Arc::clone(head)), head.weight());
+        let kept = self.keep(key, Item::Head(Arc::clone(head)), head.weight(), class);
         if kept {
             self.placed(head.id, Some(head.version));
         }
@@ -415,13 +525,14 @@ impl Node {
     }
 
     pub(crate) fn keep_absent(&self, key: HeadKey, until_ms: u64, began: u64) {
-        self.keep(Key::Head(key), Item::Absent { until_ms, began }, 0);
+        self.keep(Key::Head(key), Item::Absent { until_ms, began }, 0, Class::default());
     }
 
-    /// Puts a slice into memory. False: it is not kept.
-    pub(crate) fn keep_slice(&self, key: SliceKey, bytes: Bytes) -> bool {
+    /// Puts a slice of a body of a zone into memory. False: it is not kept.
+    pub(crate) fn keep_slice(&self, zone: Option<&ZoneName>, key: SliceKey, bytes: Bytes) -> bool {
         let weight = bytes.len() as u64;
-        self.keep(Key::Slice(key), Item::Slice(bytes), weight)
+        let class = zone.map_or(Class::default(), |zone| self.classes.of(zone));
+        self.keep(Key::Slice(key), Item::Slice(bytes), weight, class)
     }
 
     pub(crate) fn stored_slice(&self, key: &SliceKey) -> Option<Bytes> {
@@ -455,10 +566,10 @@ impl Node {
         self.peek_slice(key).is_some()
     }
 
-    fn keep(&self, key: Key, item: Item, weight: u64) -> bool {
+    fn keep(&self, key: Key, item: Item, weight: u64, class: Class) -> bool {
         self.store.set_now(u32::try_from(self.now_ms() / 1_000).unwrap_or(u32::MAX));
         let useless_from_s = item.useless_from_s();
-        let insertion = self.store.insert_until(key, item, weight + KEY_HEAP_BYTES, useless_from_s);
+        let insertion = self.store.insert_in(class, key, item, weight + KEY_HEAP_BYTES, useless_from_s);
         self.show_size();
         let (kept, evicted) = match insertion {
             shelf::Insertion::Stored { evicted, .. } => (true, evicted),

@@ -46,6 +46,7 @@ use crate::pull::by_range::Origin;
 use crate::pull::decide::{Decision, Fetch, Known, Trace, decide};
 pub(crate) use crate::pull::explain::{explain, imagined};
 use crate::pull::fetch::{Exclusive, Failed, Landing, Order};
+pub(crate) use crate::pull::frozen::thaw;
 use crate::pull::growing::Budget;
 use crate::pull::stored::{Page, PageKey, Variant};
 use crate::pull::upgrade::Tunnel;
@@ -172,6 +173,7 @@ pub(crate) async fn serve(node: &Arc<Node>, zone: &Arc<PullZone>, mut parts: Par
                 asked: Arc::new(asked),
                 started,
                 informational: parts.extensions.remove::<Informational>().map(relay),
+                in_memory: false,
             };
             let on_upgrade = parts.extensions.remove::<net::OnUpgrade>().filter(|_| visit.asked.upgrade.is_some());
             let tunnel = match on_upgrade.map(|on_upgrade| (on_upgrade, Arc::clone(&zone.tunnels).try_acquire_owned()))
@@ -210,13 +212,18 @@ struct Visit {
     asked: Arc<Asked>,
     started: Instant,
     informational: Option<OnInformational>,
+    /// Memory had something under its key when it came.
+    in_memory: bool,
 }
 
 impl Visit {
-    async fn serve(self, body: Body, tunnel: Option<Tunnel>) -> Response<Body> {
+    async fn serve(mut self, body: Body, tunnel: Option<Tunnel>) -> Response<Body> {
         let caught_up = crate::serve::catch_up(&self.node).await;
         let key = self.node.page_key(&self.zone, &self.asked);
-        self.node.find_page(&key).await;
+        self.in_memory = self.node.use_page(&key).is_some_and(|page| !page.variants.is_empty());
+        if !self.in_memory {
+            self.node.find_page(&key).await;
+        }
         let mut body = self.asked.has_body.then_some(body);
         for round in 1..=ROUNDS {
             match self.decide(&key, caught_up, &mut Trace::off()) {
@@ -469,6 +476,9 @@ impl Visit {
             Ok(response) => {
                 let mut response = response?;
                 self.finish(&mut response, Some(variant), told);
+                if self.asked.method == Method::GET && (self.in_memory || told.stored || told.forward.is_none()) {
+                    self.node.count_use(key, variant.length.unwrap_or(0), self.in_memory);
+                }
                 Some(response)
             }
             Err(sliced::CHANGED) => None,

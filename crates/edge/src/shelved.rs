@@ -43,13 +43,26 @@ struct Frozen {
 }
 
 impl HeadKey {
-    fn on_disk(&self) -> (KeyHash, Bytes) {
+    /// The key of its head on disk.
+    pub(crate) fn on_disk(&self) -> (KeyHash, Bytes) {
         let era = self.era;
         let key = match &self.file {
             FileKey::Path(zone, path) => format!("file\0{era:016x}\0{zone}\0{path}"),
             FileKey::Id(id) => format!("id\0{era:016x}\0{id}"),
         };
         (key_hash(key.as_bytes()), Bytes::from(key))
+    }
+
+    /// The file of a key on disk, if it is one of a head.
+    pub(crate) fn from_disk(key: &[u8]) -> Option<Self> {
+        let mut parts = std::str::from_utf8(key).ok()?.splitn(4, '\0');
+        let (kind, era) = (parts.next()?, u64::from_str_radix(parts.next()?, 16).ok()?);
+        let file = match kind {
+            "file" => FileKey::Path(parts.next()?.parse().ok()?, parts.next()?.parse().ok()?),
+            "id" => FileKey::Id(parts.next()?.parse().ok()?),
+            _ => return None,
+        };
+        Some(Self { era, file })
     }
 }
 
@@ -184,7 +197,7 @@ impl Node {
                 return;
             }
         }
-        self.keep_slice((BodyId::File(head.digest), index), bytes);
+        self.keep_slice(Some(&head.zone), (BodyId::File(head.digest), index), bytes);
     }
 
     /// Makes an entry for the body of a file, unless there is one, with the slices that are in memory.
@@ -273,6 +286,23 @@ fn read(disk: &Disk, entry: EntryId) -> Result<(shelf::disk::Head, Bytes), ReadE
 }
 
 fn thaw(described: &shelf::disk::Head, values: &Bytes, entry: EntryId) -> Option<Head> {
+    thaw_with(described, values, entry).filter(|head| head.values.len() as u64 == api::slices::value_count(head.size))
+}
+
+/// Removes the body of the file whose head an entry is, if it is one.
+pub(crate) fn remove_body_of(disk: &Disk, entry: EntryId) {
+    let head = disk.head(entry).ok().and_then(|described| thaw_for_tools(&described, entry));
+    for body in head.iter().flat_map(|head| disk.find(body_key(head.digest).0)) {
+        disk.remove(body);
+    }
+}
+
+/// The head of an entry, with nothing to prove slices by: for tools.
+pub(crate) fn thaw_for_tools(described: &shelf::disk::Head, entry: EntryId) -> Option<Head> {
+    thaw_with(described, &Bytes::new(), entry)
+}
+
+fn thaw_with(described: &shelf::disk::Head, values: &Bytes, entry: EntryId) -> Option<Head> {
     let number = |at: usize| Some(u64::from_le_bytes(described.stamp.get(at * 8..at * 8 + 8)?.try_into().ok()?));
     let (format, began, local) = (number(0)?, number(1)?, number(2)?);
     if format != FORMAT {
@@ -282,7 +312,6 @@ fn thaw(described: &shelf::disk::Head, values: &Bytes, entry: EntryId) -> Option
     let value = |text: Option<String>| text.and_then(|text| HeaderValue::try_from(text).ok());
     let values: Vec<ChainingValue> =
         values.chunks_exact(CHAINING_VALUE_BYTES).filter_map(|value| value.try_into().ok()).collect();
-    (values.len() as u64 == api::slices::value_count(frozen.size)).then_some(())?;
     Some(Head {
         etag: HeaderValue::try_from(frozen.digest.etag()).ok()?,
         zone: frozen.zone,

@@ -122,6 +122,7 @@ pub struct Process {
     registry: Registry,
     edge_metrics: Option<EdgeMetrics>,
     ready: Vec<(String, Ready)>,
+    edges: Vec<EdgeView>,
     running: Vec<Running>,
 }
 
@@ -208,6 +209,7 @@ impl Process {
         let edge =
             Edge::new(config, HttpClient::new(ClientLimits::default()), metrics).map_err(failed(name.clone()))?;
         let view = edge.view();
+        self.edges.push(view.clone());
         let ready = view.clone();
         self.spawn(&name, Box::new(move || ready.ready()), |stop| edge.run(listener, stop));
         Ok(view)
@@ -222,13 +224,18 @@ impl Process {
         let name = format!("edge {}", start.name);
         let edge = standalone(start, metrics).map_err(failed(name.clone()))?;
         let ready = edge.view();
+        self.edges.push(ready.clone());
         self.spawn(&name, Box::new(move || ready.ready()), |stop| edge.run(listener, stop));
         Ok(())
     }
 
     /// Opens the admin listener. Call it last: roles started later would not be seen in it.
     pub fn admin(&mut self, listener: TcpListener) {
-        let admin = Admin { registry: std::mem::take(&mut self.registry), ready: std::mem::take(&mut self.ready) };
+        let admin = Admin {
+            registry: std::mem::take(&mut self.registry),
+            ready: std::mem::take(&mut self.ready),
+            edges: std::mem::take(&mut self.edges),
+        };
         self.spawn("admin", Box::new(|| true), |stop| admin::run(admin, listener, stop));
     }
 

@@ -114,7 +114,7 @@ enum ClientCommand {
     Events(events::EventsArgs),
     /// Show the state of the whole
     Status(status::StatusArgs),
-    /// Replay traces through the eviction policies
+    /// Look into the cache of an edge, change it, and replay traces
     Cache(cache::CacheArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
@@ -236,6 +236,15 @@ mod tests {
             ("littoral rm", "<PATH"),
             ("littoral ls --outptu json", "--output"),
             ("littoral cache simulate x", "--sizes"),
+            ("littoral zones set a --eviction fifo", "lru, lfu, s3fifo, sieve, gdsf or auto"),
+            ("littoral zones set a --objective speed", "requests or bytes"),
+            ("littoral cache ls --tier tape", "--tier"),
+            ("littoral cache ls --older soon", "like 45s, 30m, 12h, 30d or 2w"),
+            ("littoral cache ls --limit 0", "--limit"),
+            ("littoral cache ls --zone Bad_Name", "use 1 to 63 of a-z"),
+            ("littoral cache ls --edge Bad_Name", "--edge"),
+            ("littoral cache show", "<WHAT>"),
+            ("littoral cache verify --rate 1GB", "512KiB, 64MiB or 2GiB"),
             ("littoral cache simulate x --sizes 1GB", "512KiB, 64MiB or 2GiB"),
             ("littoral cache simulate x --sizes 0", "at least 1 byte"),
             ("littoral cache simulate x --sizes 101%", "from 0.0001% to 100%"),

@@ -206,6 +206,18 @@ pub struct Cursor {
     slot: u32,
 }
 
+impl Cursor {
+    /// It as a number, for texts.
+    pub fn to_number(self) -> u64 {
+        (self.shard as u64) << 32 | u64::from(self.slot)
+    }
+
+    /// The cursor of a number. One that no listing gave leads to some entries or to none.
+    pub fn from_number(number: u64) -> Self {
+        Self { shard: (number >> 32) as usize, slot: number as u32 }
+    }
+}
+
 /// How many shards a tier of this size has.
 pub(crate) fn shards_of(limit_bytes: u64) -> u64 {
     (limit_bytes / MIN_SHARE_BYTES).clamp(1, MAX_SHARDS)
@@ -316,6 +328,7 @@ mod tests {
                 assert_eq!((value, facts.bytes, facts.expires_s), (key, ENTRY + 7, Some(*key)));
                 assert_eq!(facts.class == some, key % 3 == 0);
             });
+            assert!(at.is_none_or(|cursor| Cursor::from_number(cursor.to_number()) == cursor));
             pages += 1;
         }
         assert!(pages >= 5 && seen.iter().all(|times| *times == 1), "{pages}");

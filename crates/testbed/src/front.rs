@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use api::ZoneDoc;
+use api::cache::CACHE_PATH;
 use api::pull::{PullDoc, UpstreamDoc};
 use edge::shelf::disk::OpenError;
 use edge::{CacheConfig, Edge, EdgeMetrics, StandaloneConfig};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
+use littoral::admin::Admin;
 use net::{Body, ClientLimits, HttpClient, ServerLimits};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -47,10 +49,21 @@ impl FrontSettings {
     }
 }
 
+/// Ends a task with whatever holds it.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// A running edge.
 pub struct Front {
     /// Where it answers: `http://…`.
     pub url: String,
+    /// Its admin listener, which has no metrics here: `http://…`.
+    pub admin: String,
     ahead_ms: Arc<AtomicU64>,
     registry: Registry,
     http: HttpClient,
@@ -92,8 +105,16 @@ impl Front {
             }
         };
         let stop = CancellationToken::new();
-        let task = tokio::spawn(edge.run(listener, stop.clone()));
-        Self { url, ahead_ms, registry, http: HttpClient::new(ClientLimits::default()), stop, task }
+        let admin_listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let admin = format!("http://{}", admin_listener.local_addr().expect("an address"));
+        let shown = Admin { registry: Registry::default(), ready: Vec::new(), edges: vec![edge.view()] };
+        let admin_task = AbortOnDrop(tokio::spawn(littoral::admin::run(shown, admin_listener, stop.clone())));
+        let run = edge.run(listener, stop.clone());
+        let task = tokio::spawn(async move {
+            let _admin = admin_task;
+            run.await;
+        });
+        Self { url, admin, ahead_ms, registry, http: HttpClient::new(ClientLimits::default()), stop, task }
     }
 
     /// Lets time pass at the edge.
@@ -128,6 +149,23 @@ impl Front {
         }
         let request = request.body(Body::empty()).expect("a request");
         self.http.send(request).await.unwrap_or_else(|error| panic!("{target}: {error}"))
+    }
+
+    /// Asks its admin listener about its cache: POST where there is something to say, else GET.
+    pub async fn tool(&self, path: &str, what: Option<serde_json::Value>) -> (StatusCode, serde_json::Value) {
+        let request = Request::builder().uri(format!("{}{CACHE_PATH}{path}", self.admin));
+        let request = match what {
+            Some(what) => request
+                .method(Method::POST)
+                .header("content-type", "application/json")
+                .body(Body::full(what.to_string())),
+            None => request.body(Body::empty()),
+        };
+        let response =
+            self.http.send(request.expect("a request")).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        let status = response.status();
+        let body = net::read_to_end(response.into_body(), MAX_TEST_BODY_BYTES).await.expect("a body");
+        (status, serde_json::from_slice(&body).expect("JSON"))
     }
 
     /// A metric by its whole name, labels left out: the sum of its lines.

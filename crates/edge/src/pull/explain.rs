@@ -74,6 +74,7 @@ pub(crate) async fn explain(node: &Arc<Node>, zone: &Arc<PullZone>, parts: &Part
         asked: Arc::new(asked),
         started: std::time::Instant::now(),
         informational: None,
+        in_memory: false,
     };
     let key = node.page_key(zone, &visit.asked);
     node.find_page(&key).await;

@@ -44,6 +44,19 @@ impl PageKey {
             format!("page\0{:016x}\0{:016x}\0{}\0{}\0{}", self.era, self.fingerprint, self.zone, self.url, self.more);
         (key_hash(key.as_bytes()), Bytes::from(key))
     }
+
+    /// The page of a key on disk, if it is one.
+    pub(crate) fn from_disk(key: &[u8]) -> Option<Self> {
+        let mut parts = std::str::from_utf8(key).ok()?.strip_prefix("page\0")?.splitn(5, '\0');
+        let number = |text: Option<&str>| u64::from_str_radix(text?, 16).ok();
+        Some(Self {
+            era: number(parts.next())?,
+            fingerprint: number(parts.next())?,
+            zone: parts.next()?.parse().ok()?,
+            url: parts.next()?.into(),
+            more: parts.next()?.into(),
+        })
+    }
 }
 
 /// What stands on disk for a variant.
@@ -125,4 +138,22 @@ pub(crate) fn thaw(head: &Head, entry: EntryId, present: Option<&Present>) -> Op
         checked: (AtomicU64::new(0), AtomicU64::new(0)),
         on_disk,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_as_they_are_written() {
+        for (url, more) in [("shop.example/a?b", ""), ("h/", "port\0x")] {
+            let zone = "shop".parse().expect("zone");
+            let key = PageKey { era: u64::MAX, zone, fingerprint: 7, url: url.into(), more: more.into() };
+            assert_eq!(PageKey::from_disk(&key.on_disk().1), Some(key));
+        }
+        for wrong in ["", "page", "page\0x\x001\0shop\0h/\0", "page\x001\x001\0shop\0h/", "file\x001\x001\0shop\0h/\0"]
+        {
+            assert_eq!(PageKey::from_disk(wrong.as_bytes()), None, "{wrong:?}");
+        }
+    }
 }

@@ -17,9 +17,9 @@ use crate::pull::stored::{Content, Page, PageKey, Part, Variant};
 use crate::purges::Verdict;
 
 impl Node {
-    /// What the store has under the key of a request: one use of it. What is only on disk comes back into memory.
+    /// Brings what is under a key back into memory, where it is only on disk.
     pub(crate) async fn find_page(&self, key: &PageKey) -> Option<Arc<Page>> {
-        if let Some(page) = self.use_page(key) {
+        if let Some(page) = self.page(key) {
             return Some(page);
         }
         let tier = self.disk.as_ref()?;

@@ -13,10 +13,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use api::SLICE_BYTES;
+use api::names::ZoneName;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use net::{Body, UpstreamError};
@@ -42,6 +43,8 @@ pub(crate) struct Sliced {
     pub(crate) length: u64,
     /// The origin can be asked for some of it. Where not, all of it is asked for again when something is missing.
     pub(crate) by_range: bool,
+    /// The zone of its variant, from when that is in its page.
+    pub(crate) zone: OnceLock<ZoneName>,
     /// Its variant's place on disk.
     disk: Arc<OnDisk>,
     runs: Mutex<Vec<Arc<Run>>>,
@@ -63,7 +66,8 @@ impl Sliced {
     /// A body of which nothing is here yet, for a variant with this place on disk.
     pub(crate) fn new(length: u64, by_range: bool, disk: &Arc<OnDisk>) -> Arc<Self> {
         let (id, disk) = (fastrand::u128(..), Arc::clone(disk));
-        Arc::new(Self { id, length, by_range, disk, runs: Mutex::default(), stored: Mutex::default() })
+        let (zone, runs, stored) = (OnceLock::new(), Mutex::default(), Mutex::default());
+        Arc::new(Self { id, length, by_range, zone, disk, runs, stored })
     }
 
     /// A body that lies on disk, all of it or the slices that `has` says.
@@ -154,7 +158,7 @@ impl Sliced {
 
     fn keep_in_memory(&self, node: &Node, index: u64, bytes: Bytes) -> bool {
         self.stored().in_memory.set(index);
-        let kept = node.keep_slice(self.key(index), bytes);
+        let kept = node.keep_slice(self.zone.get(), self.key(index), bytes);
         // Its variant may have left meanwhile.
         let gone = self.stored().gone;
         if gone {

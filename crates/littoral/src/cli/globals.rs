@@ -98,6 +98,35 @@ impl Globals {
         self.find_token(&self.data_dir(), &environment)
     }
 
+    /// The address of an admin listener, and in words where it was found: `said` by a flag, else in the run file of `up`, else
+    /// the usual port of this machine.
+    ///
+    /// # Errors
+    /// One that is not a URL, or a file that cannot be read.
+    pub fn admin(&self, said: Option<&str>) -> Result<(String, String), CliError> {
+        let (admin, from) = match (said, self.run_file(&self.data_dir())?) {
+            (Some(admin), _) => (admin.to_owned(), "--admin".to_owned()),
+            (None, Some((run, shown))) => (run.admin, shown),
+            (None, None) => {
+                let port = crate::local::DEFAULT_PORT_BASE + crate::local::ADMIN_OFFSET;
+                (format!("http://127.0.0.1:{port}"), "the usual port, because nothing else is said".to_owned())
+            }
+        };
+        Ok((check_address(&admin, &from)?, from))
+    }
+
+    /// What `up` has written into a data folder, and the name of that file.
+    fn run_file(&self, data_dir: &Path) -> Result<Option<(RunFile, String)>, CliError> {
+        let path = data_dir.join(RUN_FILE);
+        let shown = human::file_name(&path);
+        let Some(text) = read_small(&path)? else { return Ok(None) };
+        let run = serde_json::from_str(&text).map_err(|error| {
+            CliError::failed(format!("{shown} is not what 'littoral up' writes: {error}"))
+                .with_hint("start 'littoral up' again, or name the address with a flag")
+        })?;
+        Ok(Some((run, shown)))
+    }
+
     fn data_dir_in(&self, env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
         let named = self.data_dir.clone().or_else(|| env(ENV_DATA_DIR).map(PathBuf::from));
         named.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR))
@@ -119,18 +148,13 @@ impl Globals {
         if let Some(api) = env(ENV_API) {
             return Ok((api, ENV_API.to_owned()));
         }
-        let path = data_dir.join(RUN_FILE);
-        let shown = human::file_name(&path);
-        let Some(text) = read_small(&path)? else {
+        let Some((run, shown)) = self.run_file(data_dir)? else {
+            let shown = human::file_name(&data_dir.join(RUN_FILE));
             return Err(CliError::failed("the address of the API is not known").with_hint(format!(
                 "looked at --api, at {ENV_API} and for the file {shown}; start a CDN with 'littoral up', or name its \
                  address with --api or its data folder with --data-dir"
             )));
         };
-        let run: RunFile = serde_json::from_str(&text).map_err(|error| {
-            CliError::failed(format!("{shown} is not what 'littoral up' writes: {error}"))
-                .with_hint("start 'littoral up' again, or name the address with --api")
-        })?;
         Ok((run.api, shown))
     }
 
@@ -165,7 +189,7 @@ fn environment(name: &str) -> Option<String> {
 /// The address without a trailing slash, if it is one that can be spoken to.
 fn check_address(api: &str, from: &str) -> Result<String, CliError> {
     let bad = |why: &str| {
-        CliError::usage(format!("{from}: {:?} is not an address of the API: {why}", human::plain(api)))
+        CliError::usage(format!("{from}: {:?} is not an address: {why}", human::plain(api)))
             .with_hint("write it like http://127.0.0.1:8600")
     };
     let uri: Uri = api.trim_end_matches('/').parse().map_err(|_| bad("it is not a URL"))?;

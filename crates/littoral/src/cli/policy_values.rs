@@ -1,6 +1,7 @@
 //! From the texts of policy flags to what they mean. Whether that is in its bounds is checked where the whole policy is.
 
 use api::pull::{CacheRule, Caching, HeaderChange, MAX_TTL_S, QueryKey, RequestMatch, StatusRange, UpstreamDoc};
+use api::{Eviction, Objective};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
@@ -28,6 +29,26 @@ impl<T> Emptied<T> {
 
 fn unless_empty<T>(text: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<Emptied<T>, String> {
     if text.is_empty() { Ok(Emptied::Empty) } else { parse(text).map(Emptied::Value) }
+}
+
+/// What `--eviction` of a zone says.
+///
+/// # Errors
+/// Another word.
+pub fn eviction(text: &str) -> Result<Emptied<Eviction>, String> {
+    unless_empty(text, |text| word(text, "lru, lfu, s3fifo, sieve, gdsf or auto"))
+}
+
+/// What `--objective` of a zone says.
+///
+/// # Errors
+/// Another word.
+pub fn objective(text: &str) -> Result<Emptied<Objective>, String> {
+    unless_empty(text, |text| word(text, "requests or bytes"))
+}
+
+fn word<T: DeserializeOwned>(text: &str, words: &str) -> Result<T, String> {
+    serde_json::from_value(text.into()).map_err(|_| format!("{text:?} is not one of {words}"))
 }
 
 /// What `--ttl` says: a rule of a pull zone, or the time of a store zone.

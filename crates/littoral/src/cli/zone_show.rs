@@ -56,6 +56,8 @@ fn lines(zone: &ZoneDoc) -> Lines {
             ("index", or_none(&zone.index)),
         ]),
     }
+    lines.extend(zone.eviction.map(|eviction| ("eviction", eviction.as_str().to_owned())));
+    lines.extend(zone.objective.map(|objective| ("objective", objective.as_str().to_owned())));
     lines.extend([("place header", or_none(&zone.place_header)), ("base url", or_none(&zone.base_url))]);
     lines
 }

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use api::{Access, ErrorCode, ZoneDoc, ZoneName};
+use api::{Access, ErrorCode, Eviction, Objective, ZoneDoc, ZoneName};
 use clap::{ArgAction, Args, Subcommand};
 
 use crate::cli::error::CliError;
 use crate::cli::globals::Globals;
 use crate::cli::output::Out;
 use crate::cli::policy::PolicyArgs;
-use crate::cli::policy_values::{Emptied, Ttl};
+use crate::cli::policy_values::{Emptied, Ttl, eviction, objective};
 use crate::cli::session::Session;
 use crate::cli::{zone_file, zone_show};
 use crate::connection::retry;
@@ -18,7 +18,7 @@ const EXAMPLES: &str = "\
 Examples:
   littoral zones
   littoral zones add docs --host docs.example.org --index index.html --ttl 1h
-  littoral zones set docs --private true
+  littoral zones set docs --private true --eviction gdsf --objective bytes
   littoral zones add shop --host shop.example --upstream https://10.0.0.5:8443 --bypass 'cookie=session*'
   littoral zones set shop --ttl 'path=/img/*,ttl=1d' --ttl 'status=404,ttl=10s'
   littoral zones show shop -o json > shop.json
@@ -83,6 +83,12 @@ struct Settings {
     /// What its URLs begin with, like https://cdn.example.org; empty: derived
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
+    /// Who of this zone leaves an edge's memory when room is needed: lru, lfu, s3fifo, sieve, gdsf or auto; empty: as the edge says
+    #[arg(long, value_name = "POLICY", value_parser = eviction)]
+    eviction: Option<Emptied<Eviction>>,
+    /// What auto and gdsf aim at: requests or bytes; empty: as the edge says
+    #[arg(long, value_name = "WORD", value_parser = objective)]
+    objective: Option<Emptied<Objective>>,
     /// The whole zone, in TOML or JSON (as 'show -o json' prints it); flags go over it
     #[arg(long, value_name = "FILE")]
     from_file: Option<PathBuf>,
@@ -113,6 +119,12 @@ impl Settings {
         }
         if let Some(private) = self.private {
             zone.access = if private { Access::Private } else { Access::Public };
+        }
+        if let Some(eviction) = self.eviction.take() {
+            zone.eviction = eviction.value();
+        }
+        if let Some(objective) = self.objective.take() {
+            zone.objective = objective.value();
         }
         let pulls = self.policy.pulls(zone.pull.is_some());
         if pulls && self.index.is_some() {

@@ -155,11 +155,19 @@ impl Disk {
         (summaries, next)
     }
 
-    /// Reads what is stored from the disk again, about `most_bytes` of it; what is damaged is dropped and counted.
-    /// Blocks.
+    /// What the index knows of an entry, if that is still there. Memory only.
+    pub fn summary(&self, id: EntryId) -> Option<Summary> {
+        let folder = self.folder(id)?;
+        let record = folder.index().get(id.slot, id.nonce).copied()?;
+        Some(summary(folder, id.slot, &record))
+    }
+
+    /// Reads what is stored from the disk again, about `most_bytes` of it and at most [`MAX_PAGE`] entries; what is damaged
+    /// is dropped and counted. Blocks.
     pub fn verify(&self, from: Cursor, most_bytes: u64) -> Findings {
         let mut done = Findings { next: Some(from), ..Findings::default() };
-        while let Some(cursor) = done.next.filter(|_| done.bytes < most_bytes || done.entries == 0) {
+        let more = |done: &Findings| done.entries == 0 || (done.bytes < most_bytes && done.entries < MAX_PAGE as u64);
+        while let Some(cursor) = done.next.filter(|_| more(&done)) {
             let (page, next) = self.list(cursor, 1);
             done.next = next;
             for one in page {

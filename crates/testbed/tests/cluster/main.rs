@@ -14,4 +14,5 @@ mod routing;
 mod scenarios;
 mod slices;
 mod tiers;
+mod tools;
 mod wire;
