@@ -1,4 +1,5 @@
-//! Developer commands: `cargo xtask test`, `cargo xtask browse`, `cargo xtask wordpress`, `cargo xtask conformance`, `cargo xtask bench`.
+//! Developer commands: `cargo xtask test`, `cargo xtask browse`, `cargo xtask wordpress`, `cargo xtask conformance`,
+//! `cargo xtask torture`, `cargo xtask bench`.
 #![expect(clippy::print_stdout, reason = "a developer command that prints what it does")]
 
 mod bench;
@@ -6,6 +7,7 @@ mod browse;
 mod conformance;
 mod herd;
 mod shell;
+mod torture;
 mod up;
 mod wordpress;
 
@@ -40,6 +42,8 @@ enum Command {
     Wordpress,
     /// Run the public test suite for HTTP caches, and compare the score with what is expected
     Conformance(conformance::Options),
+    /// Damage the disk tier of a running edge, and kill it, while readers check every byte
+    Torture(torture::Options),
     /// Measure what can be measured, and print it beside its bound
     Bench {
         /// Smaller bodies and fewer rounds
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         Command::Browse { pages } => browse::run(pages),
         Command::Wordpress => wordpress::run(),
         Command::Conformance(options) => conformance::run(&options),
+        Command::Torture(options) => torture::run(&options),
         Command::Bench { quick, herd } => bench::run(quick, herd),
     };
     match done {
@@ -73,6 +78,7 @@ fn test(quick: bool) -> Result<(), Failed> {
     step("lints", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     step("tests", || cargo(&["test", "--workspace"]))?;
     step("conformance", || conformance::run(&conformance::Options::default()))?;
+    step("torture", torture::short)?;
     if !quick {
         step("browser", || browse::run(12))?;
         step("wordpress", wordpress::run)?;

@@ -6,6 +6,7 @@
 //! [`sync`] keeps in step with control. Zones whose content comes from any HTTP origin are in [`pull`]. Absent on purpose: any knowledge of other edges, and of where clients are.
 
 mod disk;
+mod disk_metrics;
 mod fetch;
 mod flights;
 mod head;
@@ -192,9 +193,13 @@ impl Edge {
         let folder =
             persist::Folder::open(&data_dir).map_err(|why| EdgeError::Folder { path: data_dir.clone(), why })?;
         let client = Client::new(http.clone(), &control_url, Some(&token));
+        let disks = Arc::clone(&metrics.disks);
         let metrics = metrics.of(node.name.as_str());
         let control = node::Control { client: client.clone(), token: token.clone() };
         let disk = cache.open(&clock)?;
+        if let Some(tier) = &disk {
+            disks.show(node.name.as_str(), &tier.disk);
+        }
         let config = node::NodeConfig { node, memory_bytes, policy: cache.policy, limits, clock };
         let marks = Marks::open(&data_dir, (config.clock)(), metrics.marks.clone());
         let node = Arc::new(node::Node::new(config, Some(control), http, metrics, marks, disk));
@@ -217,9 +222,13 @@ impl Edge {
             |path: &PathBuf| persist::Folder::open(path).map_err(|why| EdgeError::Folder { path: path.clone(), why });
         let folder = state_dir.as_ref().map(open).transpose()?;
         let place = Place { lat: 0.0, lng: 0.0 };
+        let disks = Arc::clone(&metrics.disks);
         let metrics = metrics.of(name.as_str());
         let node = NodeDoc { name, place, url: String::new() };
         let disk = cache.open(&clock)?;
+        if let Some(tier) = &disk {
+            disks.show(node.name.as_str(), &tier.disk);
+        }
         let config = node::NodeConfig { node, memory_bytes, policy: cache.policy, limits, clock };
         let http = HttpClient::new(ClientLimits::default());
         let now_ms = (config.clock)();

@@ -1,5 +1,7 @@
 //! What an edge counts. One set for the whole process; the label `node` tells the edges in it apart.
 
+use std::sync::Arc;
+
 use http_cache::{NotStorable, Outcome};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -8,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::disk_metrics::DiskMetrics;
 use crate::marks::MarksMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,6 +51,7 @@ pub struct EdgeMetrics {
     entries: Family<NodeLabel, Gauge>,
     active: Family<NodeLabel, Gauge>,
     seconds: Family<NodeLabel, Histogram, fn() -> Histogram>,
+    pub(crate) disks: Arc<DiskMetrics>,
 }
 
 /// Upper bounds in seconds: from a memory hit to a slow origin.
@@ -76,7 +80,9 @@ impl EdgeMetrics {
             entries: Family::default(),
             active: Family::default(),
             seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS_S)),
+            disks: Arc::default(),
         };
+        registry.register_collector(Box::new(Arc::clone(&metrics.disks)));
         let r = registry.sub_registry_with_prefix("littoral_edge");
         r.register("requests", "Requests by what the cache did with them", metrics.requests.clone());
         r.register("origin_fetches", "Fetches from the origin by how they ended", metrics.fetches.clone());

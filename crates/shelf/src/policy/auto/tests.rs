@@ -40,7 +40,10 @@ fn kinds() -> Vec<(&'static str, Vec<(u64, u64)>)> {
         // Ids rise: what was popular is soon gone.
         ("news", make(|n| (zipf(n, 2000) + n / 8, uneven(zipf(n, 2000) + n / 8)))),
         // Half of the requests are for what nobody asks for again.
-        ("one hit", make(|n| if n % 2 == 0 { (1 << 32 | n, uneven(n)) } else { (zipf(n, 2000), uneven(zipf(n, 2000))) })),
+        (
+            "one hit",
+            make(|n| if n % 2 == 0 { (1 << 32 | n, uneven(n)) } else { (zipf(n, 2000), uneven(zipf(n, 2000))) }),
+        ),
         // Every third request reads on in a loop that is longer than the cache.
         ("loop", make(|n| if n % 3 == 0 { (1 << 32 | n / 3 % 1500, 8000) } else { (zipf(n, 2000), 8000) })),
     ]
