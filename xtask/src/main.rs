@@ -6,6 +6,7 @@ mod bench;
 mod browse;
 mod conformance;
 mod herd;
+mod replay;
 mod shell;
 mod torture;
 mod up;
@@ -52,6 +53,8 @@ enum Command {
         /// Only the row about thousands of clients for one cold object
         #[arg(long)]
         herd: bool,
+        #[command(flatten)]
+        replay: bench::ReplayOptions,
     },
 }
 
@@ -62,7 +65,7 @@ fn main() -> ExitCode {
         Command::Wordpress => wordpress::run(),
         Command::Conformance(options) => conformance::run(&options),
         Command::Torture(options) => torture::run(&options),
-        Command::Bench { quick, herd } => bench::run(quick, herd),
+        Command::Bench { quick, herd, replay } => bench::run(quick, herd, &replay),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

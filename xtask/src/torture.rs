@@ -5,7 +5,7 @@ mod damage;
 mod edge;
 mod faults;
 mod kills;
-mod reader;
+pub(crate) mod reader;
 mod world;
 
 use std::path::PathBuf;
