@@ -14,6 +14,7 @@ use http::Request;
 use http_body_util::BodyExt;
 use net::{Body, ClientLimits, HttpClient};
 
+use crate::disk_hits;
 use crate::herd;
 use crate::replay::Replay;
 use crate::shell::{Failed, install, release_binary, target};
@@ -82,6 +83,18 @@ pub(crate) fn run(quick: bool, herd: bool, replay: &ReplayOptions) -> Result<(),
     }
     std::fs::write(target("bench")?.join("bench.md"), &table)?;
     println!("{table}");
+    Ok(())
+}
+
+/// Large objects on disk, beside nginx.
+pub(crate) fn shelf(options: &ReplayOptions) -> Result<(), Failed> {
+    install(&["nginx-light", "curl"])?;
+    let binary = options.binary.clone().map_or_else(release_binary, Ok)?;
+    let folder = tempfile::tempdir_in(target("bench")?)?;
+    let costs = tokio::runtime::Runtime::new()?.block_on(disk_hits::run(&binary, folder.path()))?;
+    println!("| hits of 100 MiB on disk | CPU seconds per GB |\n| --- | --- |");
+    println!("| edge | {:.3} |\n| nginx, sendfile | {:.3} |", costs.edge, costs.nginx);
+    println!("| ratio | {:.2} |", costs.edge / costs.nginx);
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 mod bench;
 mod browse;
 mod conformance;
+mod disk_hits;
 mod herd;
 mod replay;
 mod shell;
@@ -53,6 +54,9 @@ enum Command {
         /// Only the row about thousands of clients for one cold object
         #[arg(long)]
         herd: bool,
+        /// Only the rows about large objects on disk, beside nginx
+        #[arg(long)]
+        shelf: bool,
         #[command(flatten)]
         replay: bench::ReplayOptions,
     },
@@ -65,7 +69,8 @@ fn main() -> ExitCode {
         Command::Wordpress => wordpress::run(),
         Command::Conformance(options) => conformance::run(&options),
         Command::Torture(options) => torture::run(&options),
-        Command::Bench { quick, herd, replay } => bench::run(quick, herd, &replay),
+        Command::Bench { shelf: true, replay, .. } => bench::shelf(&replay),
+        Command::Bench { quick, herd, replay, .. } => bench::run(quick, herd, &replay),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -158,6 +158,9 @@ fn check(object: &Object, range: Option<(u64, u64)>, least: u64, newest: u64, an
         return Err(format!("{} bytes, not {}", answer.body.len(), end - first));
     }
     let right = object.content(version, first, end);
+    if answer.body == right {
+        return Ok(());
+    }
     match answer.body.iter().zip(&right).position(|(one, other)| one != other) {
         Some(at) => Err(format!("the byte at {} is not that of version {version}", first + at as u64)),
         None => Ok(()),
