@@ -16,6 +16,7 @@ use net::{Body, ClientLimits, HttpClient};
 
 use crate::disk_hits;
 use crate::herd;
+use crate::many_entries;
 use crate::replay::Replay;
 use crate::shell::{Failed, install, release_binary, target};
 use crate::up::Up;
@@ -83,6 +84,15 @@ pub(crate) fn run(quick: bool, herd: bool, replay: &ReplayOptions) -> Result<(),
     }
     std::fs::write(target("bench")?.join("bench.md"), &table)?;
     println!("{table}");
+    Ok(())
+}
+
+/// Many entries on disk.
+pub(crate) fn entries(options: &ReplayOptions, entries: u64) -> Result<(), Failed> {
+    let binary = options.binary.clone().map_or_else(release_binary, Ok)?;
+    let folder = tempfile::tempdir_in(target("bench")?)?;
+    let starts = tokio::runtime::Runtime::new()?.block_on(many_entries::run(&binary, folder.path(), entries))?;
+    many_entries::print(&starts);
     Ok(())
 }
 

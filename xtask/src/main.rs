@@ -7,6 +7,7 @@ mod browse;
 mod conformance;
 mod disk_hits;
 mod herd;
+mod many_entries;
 mod replay;
 mod shell;
 mod torture;
@@ -57,6 +58,9 @@ enum Command {
         /// Only the rows about large objects on disk, beside nginx
         #[arg(long)]
         shelf: bool,
+        /// Only the rows about so many entries on disk: what they cost in memory, and how long a start takes
+        #[arg(long, value_name = "ENTRIES")]
+        entries: Option<u64>,
         #[command(flatten)]
         replay: bench::ReplayOptions,
     },
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
         Command::Wordpress => wordpress::run(),
         Command::Conformance(options) => conformance::run(&options),
         Command::Torture(options) => torture::run(&options),
+        Command::Bench { entries: Some(entries), replay, .. } => bench::entries(&replay, entries),
         Command::Bench { shelf: true, replay, .. } => bench::shelf(&replay),
         Command::Bench { quick, herd, replay, .. } => bench::run(quick, herd, &replay),
     };

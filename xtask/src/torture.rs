@@ -2,11 +2,11 @@
 //! byte that they get. Ends with 1 when anything wrong was served, or a fault was not counted.
 
 mod damage;
-mod edge;
+pub(crate) mod edge;
 mod faults;
 mod kills;
 pub(crate) mod reader;
-mod world;
+pub(crate) mod world;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -99,6 +99,13 @@ impl Setup {
 }
 
 impl Edge {
+    /// Resident memory in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()).unwrap_or(0) * 1_024
+    }
+
     /// kill -9.
     pub(crate) fn kill(mut self) -> Result<(), Failed> {
         self.child.kill()?;
