@@ -14,6 +14,9 @@ use shelf::disk::{Disk, FolderStats};
 /// Which edge, and which of its folders.
 type Labels = [(&'static str, String); 2];
 
+/// What of a folder is shown.
+type Gauge = fn(&FolderStats) -> u64;
+
 /// The disk tiers of all edges of a process. The mutex covers the list only.
 #[derive(Default)]
 pub(crate) struct DiskMetrics(Mutex<Vec<(String, Weak<Disk>)>>);
@@ -60,7 +63,7 @@ impl Collector for DiskMetrics {
         for (labels, folder) in &folders {
             ConstCounter::new(folder.forgotten).encode(family.encode_family(labels)?)?;
         }
-        let gauges: [(&str, &str, fn(&FolderStats) -> u64); 3] = [
+        let gauges: [(&str, &str, Gauge); 3] = [
             ("littoral_edge_disk_entries", "Entries on disk", |folder| folder.entries),
             ("littoral_edge_disk_index_bytes", "Memory of the index of the disk tier", |folder| folder.index_bytes),
             ("littoral_edge_disk_scanned_permille", "How much of a folder was looked at since the start", |folder| {
