@@ -1,23 +1,29 @@
 //! `cargo xtask bench`: the numbers that the project promises, measured on this machine, each beside its bound. Nothing here
 //! fails for being slow.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use api::FilePath;
+use clap::Args;
 use client::{Upload, UploadMeta};
 use http::Request;
 use http_body_util::BodyExt;
 use net::{Body, ClientLimits, HttpClient};
 
+use crate::disk_hits;
 use crate::herd;
+use crate::many_entries;
+use crate::replay::Replay;
 use crate::shell::{Failed, install, release_binary, target};
 use crate::up::Up;
 
 const MIB: u64 = 1 << 20;
+/// How far the hit ratios of an edge and of the simulator may be apart, in points.
+const REPLAY_POINTS: f64 = 0.2;
 
 /// One line of the table.
 struct Row {
@@ -27,7 +33,30 @@ struct Row {
     met: bool,
 }
 
-pub(crate) fn run(quick: bool, herd: bool) -> Result<(), Failed> {
+/// What a trace is replayed through.
+#[derive(Args)]
+pub(crate) struct ReplayOptions {
+    /// Only the rows about a trace: replay it through an edge, and through the simulator
+    #[arg(long, value_name = "TRACE")]
+    replay: Option<PathBuf>,
+    /// Sizes of the memory tier for it, in bytes
+    #[arg(long, value_name = "BYTES,…", value_delimiter = ',', default_value = "27926154,55852309")]
+    sizes: Vec<u64>,
+    /// Eviction policies for it
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "auto")]
+    policies: Vec<String>,
+    /// The objective for it
+    #[arg(long, value_name = "requests|bytes", default_value = "requests")]
+    objective: String,
+    /// The program to measure for it; without it, the release build
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+}
+
+pub(crate) fn run(quick: bool, herd: bool, replay: &ReplayOptions) -> Result<(), Failed> {
+    if let Some(trace) = &replay.replay {
+        return replays(trace, replay);
+    }
     let binary = release_binary()?;
     if herd {
         let row = tokio::runtime::Runtime::new()?.block_on(one_fetch(&binary, if quick { 2_000 } else { 10_000 }))?;
@@ -55,6 +84,56 @@ pub(crate) fn run(quick: bool, herd: bool) -> Result<(), Failed> {
     }
     std::fs::write(target("bench")?.join("bench.md"), &table)?;
     println!("{table}");
+    Ok(())
+}
+
+/// Many entries on disk.
+pub(crate) fn entries(options: &ReplayOptions, entries: u64) -> Result<(), Failed> {
+    let binary = options.binary.clone().map_or_else(release_binary, Ok)?;
+    let folder = tempfile::tempdir_in(target("bench")?)?;
+    let starts = tokio::runtime::Runtime::new()?.block_on(many_entries::run(&binary, folder.path(), entries))?;
+    many_entries::print(&starts);
+    Ok(())
+}
+
+/// Large objects on disk, beside nginx.
+pub(crate) fn shelf(options: &ReplayOptions) -> Result<(), Failed> {
+    install(&["nginx-light", "curl"])?;
+    let binary = options.binary.clone().map_or_else(release_binary, Ok)?;
+    let folder = tempfile::tempdir_in(target("bench")?)?;
+    let costs = tokio::runtime::Runtime::new()?.block_on(disk_hits::run(&binary, folder.path()))?;
+    println!("| hits of 100 MiB on disk | CPU seconds per GB |\n| --- | --- |");
+    println!("| edge | {:.3} |\n| nginx, sendfile | {:.3} |", costs.edge, costs.nginx);
+    println!("| ratio | {:.2} |", costs.edge / costs.nginx);
+    Ok(())
+}
+
+/// A trace through edges and through the simulator.
+fn replays(trace: &Path, options: &ReplayOptions) -> Result<(), Failed> {
+    let binary = options.binary.clone().map_or_else(release_binary, Ok)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    println!("| policy | memory | entry beside its body | edge: requests, bytes | simulator | difference, points | |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    for policy in &options.policies {
+        for memory_bytes in &options.sizes {
+            let replay = Replay {
+                binary: binary.clone(),
+                trace: trace.to_owned(),
+                memory_bytes: *memory_bytes,
+                eviction: policy.clone(),
+                objective: options.objective.clone(),
+            };
+            let (edge, simulated, overhead_bytes) = runtime.block_on(replay.run())?;
+            let (requests, bytes) =
+                (100.0 * (edge.requests - simulated.requests), 100.0 * (edge.bytes - simulated.bytes));
+            let mark = if requests.abs() <= REPLAY_POINTS && bytes.abs() <= REPLAY_POINTS { "met" } else { "MISSED" };
+            println!(
+                "| {policy}, {} | {memory_bytes} | {overhead_bytes} B | {:.4}, {:.4} | {:.4}, {:.4} | {requests:+.2}, \
+                 {bytes:+.2} | {mark} |",
+                options.objective, edge.requests, edge.bytes, simulated.requests, simulated.bytes
+            );
+        }
+    }
     Ok(())
 }
 

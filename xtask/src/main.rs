@@ -1,11 +1,16 @@
-//! Developer commands: `cargo xtask test`, `cargo xtask browse`, `cargo xtask wordpress`, `cargo xtask conformance`, `cargo xtask bench`.
+//! Developer commands: `cargo xtask test`, `cargo xtask browse`, `cargo xtask wordpress`, `cargo xtask conformance`,
+//! `cargo xtask torture`, `cargo xtask bench`.
 #![expect(clippy::print_stdout, reason = "a developer command that prints what it does")]
 
 mod bench;
 mod browse;
 mod conformance;
+mod disk_hits;
 mod herd;
+mod many_entries;
+mod replay;
 mod shell;
+mod torture;
 mod up;
 mod wordpress;
 
@@ -40,6 +45,8 @@ enum Command {
     Wordpress,
     /// Run the public test suite for HTTP caches, and compare the score with what is expected
     Conformance(conformance::Options),
+    /// Damage the disk tier of a running edge, and kill it, while readers check every byte
+    Torture(torture::Options),
     /// Measure what can be measured, and print it beside its bound
     Bench {
         /// Smaller bodies and fewer rounds
@@ -48,6 +55,14 @@ enum Command {
         /// Only the row about thousands of clients for one cold object
         #[arg(long)]
         herd: bool,
+        /// Only the rows about large objects on disk, beside nginx
+        #[arg(long)]
+        shelf: bool,
+        /// Only the rows about so many entries on disk: what they cost in memory, and how long a start takes
+        #[arg(long, value_name = "ENTRIES")]
+        entries: Option<u64>,
+        #[command(flatten)]
+        replay: bench::ReplayOptions,
     },
 }
 
@@ -57,7 +72,10 @@ fn main() -> ExitCode {
         Command::Browse { pages } => browse::run(pages),
         Command::Wordpress => wordpress::run(),
         Command::Conformance(options) => conformance::run(&options),
-        Command::Bench { quick, herd } => bench::run(quick, herd),
+        Command::Torture(options) => torture::run(&options),
+        Command::Bench { entries: Some(entries), replay, .. } => bench::entries(&replay, entries),
+        Command::Bench { shelf: true, replay, .. } => bench::shelf(&replay),
+        Command::Bench { quick, herd, replay, .. } => bench::run(quick, herd, &replay),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -73,6 +91,7 @@ fn test(quick: bool) -> Result<(), Failed> {
     step("lints", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     step("tests", || cargo(&["test", "--workspace"]))?;
     step("conformance", || conformance::run(&conformance::Options::default()))?;
+    step("torture", torture::short)?;
     if !quick {
         step("browser", || browse::run(12))?;
         step("wordpress", wordpress::run)?;

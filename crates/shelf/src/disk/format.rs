@@ -91,12 +91,15 @@ pub enum Flaw {
     /// A slice does not have its digest.
     #[error("a slice is damaged")]
     Slice,
+    /// The snapshot of the index does not have its digest, or is of another version.
+    #[error("the index is damaged")]
+    Index,
 }
 
 impl Flaw {
     /// All of them, in the order in which they are counted.
-    pub const ALL: [Self; 7] =
-        [Self::Missing, Self::Format, Self::Head, Self::Length, Self::Swapped, Self::Table, Self::Slice];
+    pub const ALL: [Self; 8] =
+        [Self::Missing, Self::Format, Self::Head, Self::Length, Self::Swapped, Self::Table, Self::Slice, Self::Index];
 
     /// One word, for a metric's label.
     pub fn word(self) -> &'static str {
@@ -108,6 +111,7 @@ impl Flaw {
             Self::Swapped => "swapped",
             Self::Table => "table",
             Self::Slice => "slice",
+            Self::Index => "index",
         }
     }
 }

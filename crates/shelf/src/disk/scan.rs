@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::files::is_shortage;
 use super::folder::{Counters, FANS, Folder, Unusable};
-use super::format::{KeyHash, Name};
+use super::format::{Flaw, KeyHash, Name};
 use super::index::{UNSEEN, WHOLE};
 use super::read::{Trouble, record_of};
 use super::{Disk, EntryId, FolderState, PROBE_MS, SNAPSHOT_MS, Stop, seconds, snapshot};
@@ -44,6 +44,9 @@ pub(crate) fn start(folder: &Folder, now_ms: u64) {
     folder.scanned_fans.store(0, Ordering::Relaxed);
     folder.index().begin_scan();
     if let Err(error) = snapshot::load(folder) {
+        if matches!(error, snapshot::LoadError::Damaged) {
+            folder.counters.flaw(Flaw::Index);
+        }
         tracing::info!(folder = %folder.path.display(), %error, "no index of the cache folder; its files are read");
     }
     let victims = folder.index().trim(seconds(now_ms));
@@ -235,6 +238,8 @@ impl Disk {
                     return Ok(());
                 }
                 folder.counters.flaw(flaw);
+                let file = name.file_name();
+                tracing::warn!(folder = %folder.path.display(), file, kind = flaw.word(), "dropped a damaged entry");
                 self.discard(folder, &[name]);
                 Ok(())
             }
