@@ -69,7 +69,7 @@ async fn watch(edge: &Edge) -> Result<Start, Failed> {
         within_limit(edge.begun)?;
     }
     let first_hit = edge.begun.elapsed();
-    while edge.metric("littoral_edge_disk_scanned_permille", "").await? < 1_000 {
+    while edge.metric("littoral_edge_disk_scanned_ratio", "").await? < 1 {
         within_limit(edge.begun)?;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

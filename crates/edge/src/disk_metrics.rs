@@ -15,7 +15,7 @@ use shelf::disk::{Disk, FolderStats};
 type Labels = [(&'static str, String); 2];
 
 /// What of a folder is shown.
-type Gauge = fn(&FolderStats) -> u64;
+type Gauge = fn(&FolderStats) -> f64;
 
 /// The disk tiers of all edges of a process. The mutex covers the list only.
 #[derive(Default)]
@@ -64,17 +64,18 @@ impl Collector for DiskMetrics {
             ConstCounter::new(folder.forgotten).encode(family.encode_family(labels)?)?;
         }
         let gauges: [(&str, &str, Gauge); 3] = [
-            ("littoral_edge_disk_entries", "Entries on disk", |folder| folder.entries),
-            ("littoral_edge_disk_index_bytes", "Memory of the index of the disk tier", |folder| folder.index_bytes),
-            ("littoral_edge_disk_scanned_permille", "How much of a folder was looked at since the start", |folder| {
-                folder.scanned_permille.into()
+            ("littoral_edge_disk_entries", "Entries on disk", |folder| folder.entries as f64),
+            ("littoral_edge_disk_index_bytes", "Memory of the index of the disk tier", |folder| {
+                folder.index_bytes as f64
+            }),
+            ("littoral_edge_disk_scanned_ratio", "How much of a folder was looked at since the start", |folder| {
+                f64::from(folder.scanned_permille) / 1_000.0
             }),
         ];
         for (name, help, value) in gauges {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for (labels, folder) in &folders {
-                let value = i64::try_from(value(folder)).unwrap_or(i64::MAX);
-                ConstGauge::new(value).encode(family.encode_family(labels)?)?;
+                ConstGauge::new(value(folder)).encode(family.encode_family(labels)?)?;
             }
         }
         Ok(())

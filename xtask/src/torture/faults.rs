@@ -264,7 +264,7 @@ impl Run {
         std::fs::remove_file(self.setup.files().join("index"))?;
         let edge = self.setup.start(&self.log)?;
         let begun = Instant::now();
-        while edge.metric("littoral_edge_disk_scanned_permille", "").await? < 1_000 {
+        while edge.metric("littoral_edge_disk_scanned_ratio", "").await? < 1 {
             if begun.elapsed() > Duration::from_millis(SCAN_MS) {
                 return Err(Failed("the scan does not end".to_owned()));
             }
