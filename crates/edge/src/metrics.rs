@@ -1,6 +1,5 @@
 //! What an edge counts. One set for the whole process; the label `node` tells the edges in it apart.
 
-
 use http_cache::{NotStorable, Outcome};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;

@@ -295,12 +295,13 @@ pub(super) async fn evict(node: &Arc<Node>, what: CacheEvict) -> Result<CacheEvi
                 }
                 disk.remove(id);
                 let head = file.and_then(|file| at.head(&file));
-                head.filter(|head| head.on_disk.entry() == Some(id)).iter().for_each(|head| drop(head.on_disk.lost(id)));
+                if let Some(head) = head {
+                    head.on_disk.lost(id);
+                }
                 let page = page.and_then(|key| at.page(&key));
-                let variants = page.iter().flat_map(|page| &page.variants);
-                variants
-                    .filter(|variant| variant.on_disk.entry() == Some(id))
-                    .for_each(|variant| drop(variant.on_disk.lost(id)));
+                for variant in page.iter().flat_map(|page| &page.variants) {
+                    variant.on_disk.lost(id);
+                }
             }
         });
         removed.await.ok_or_else(ending)?;

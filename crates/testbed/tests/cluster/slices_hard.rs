@@ -1,6 +1,6 @@
-//! What a review has found about bodies in slices.
+//! What bodies in slices cost the origin, and what damage, breaks and evictions leave of them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
@@ -32,25 +32,22 @@ async fn rests(media: &Media) {
     .await;
 }
 
-/// 1: a seek joins the run of a slow viewer, however far behind that is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn review_a_seek_does_not_wait_for_a_slow_viewer() {
+async fn a_seek_does_not_wait_for_a_slow_viewer() {
     let (front, media) = both().await;
     let target = format!("/ranged/film/{}", 400 * S);
     let slow = front.open(Method::GET, &target, &[]).await.into_body();
     rests(&media).await;
-    let (before, begun) = (media.sent(), Instant::now());
+    let before = media.sent();
     let quick = front.range(&target, 390 * S, 390 * S + 9).await;
     assert!(*quick.bytes() == content(&target, 1, 390 * S..390 * S + 10));
     let cost = media.sent() - before;
-    println!("seek: {} slices, {:?}, {:?}", cost / S, begun.elapsed(), asked(&media));
     drop(slow);
     assert!(cost <= 2 * S, "{} slices for ten bytes", cost / S);
 }
 
-/// 2: a range of a stale body that has changed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn review_a_range_of_what_has_changed_costs_a_slice() {
+async fn a_range_of_what_has_changed_costs_a_slice() {
     let (front, media) = both().await;
     media.cache_control("max-age=10");
     let target = format!("/ranged/film/{}", 300 * S);
@@ -62,13 +59,11 @@ async fn review_a_range_of_what_has_changed_costs_a_slice() {
     let answer = front.range(&target, 290 * S, 290 * S + 9).await;
     assert!(*answer.bytes() == content(&target, 2, 290 * S..290 * S + 10));
     let cost = media.sent() - before;
-    println!("changed: {} slices, {:?}", cost / S, asked(&media));
     assert!(cost <= 20 * S, "{} slices for ten bytes", cost / S);
 }
 
-/// 3: what is not stored of a run's end is asked for again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn review_what_is_not_stored_is_asked_for_once() {
+async fn what_is_not_stored_is_asked_for_once() {
     let (front, media) = both().await;
     let target = format!("/ranged/film/{}", 40 * S);
     front.range(&target, 0, 9).await.bytes();
@@ -76,13 +71,11 @@ async fn review_what_is_not_stored_is_asked_for_once() {
     let range = format!("bytes={}-{}", 10 * S, 18 * S - 1);
     let answer = front.ask(Method::GET, &target, &[("range", &range), ("authorization", "Basic YTpi")]).await;
     assert!(*answer.bytes() == content(&target, 1, 10 * S..18 * S));
-    println!("unstored: {} slices, {:?}", (media.sent() - before) / S, asked(&media));
     assert!(media.sent() - before <= 9 * S, "{:?}", asked(&media));
 }
 
-/// 4: after a purge ranges are asked for as slices, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn review_after_a_purge_ranges_are_slices_again() {
+async fn after_a_purge_ranges_are_slices_again() {
     let (front, media) = both().await;
     let target = format!("/ranged/film/{}", 20 * GIB);
     front.range(&target, 5, 9).await.bytes();
@@ -90,13 +83,12 @@ async fn review_after_a_purge_ranges_are_slices_again() {
     front.range(&target, 7 * S + 5, 7 * S + 9).await.bytes();
     front.range(&target, 9 * S + 5, 9 * S + 9).await.bytes();
     let open = front.open(Method::GET, &target, &[("range", "bytes=1000-")]).await;
-    println!("purged: {:?} {:?}", asked(&media), open.headers().get("cache-status"));
+    assert_eq!(open.status(), StatusCode::PARTIAL_CONTENT);
     assert_eq!(asked(&media)[1], format!("bytes={}-{}", 7 * S, 8 * S - 1), "{:?}", asked(&media));
 }
 
-/// 5: what is confirmed after its page was evicted is stored again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn review_only_if_cached_does_not_ask() {
+async fn only_if_cached_does_not_ask() {
     let (front, media) = both().await;
     let target = format!("/ranged/film/{}", 40 * S);
     front.range(&target, 0, 9).await.bytes();
@@ -105,38 +97,34 @@ async fn review_only_if_cached_does_not_ask() {
     assert_eq!((answer.status, media.requests().len()), (StatusCode::GATEWAY_TIMEOUT, 1));
 }
 
-/// 6: a transfer that broke off, of something that cannot be continued.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn review_two_bytes_cost_at_most_a_slice_more() {
+async fn two_bytes_cost_at_most_a_slice_more() {
     let (front, media) = both().await;
     let target = format!("/ranged/film/{}", 100 * S);
     front.range(&target, 0, 9).await.bytes();
     let before = media.sent();
     front.range(&target, 8 * S - 1, 8 * S).await.bytes();
-    println!("two bytes: {:?}", asked(&media));
     let two = media.sent() - before;
     let specs: Vec<String> = (10..42).map(|n| format!("{}-{}", n * 2 * S, n * 2 * S)).collect();
     let before = media.sent();
     let several = front.ask(Method::GET, &target, &[("range", &format!("bytes={}", specs.join(",")))]).await;
     assert_eq!(several.status, StatusCode::PARTIAL_CONTENT);
-    println!("32 ranges of a byte: {} slices, two bytes: {two}", (media.sent() - before) / S);
     assert!(two <= S + 2 && media.sent() - before <= S + 32);
 }
 
-/// 7: a full copy on disk is not lost where the origin sends the same again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn review_a_conditional_get_of_what_is_not_here_costs_little() {
+async fn a_conditional_get_of_what_is_not_here_costs_little() {
     let (front, media) = both().await;
     let target = format!("/ranged/film/{}", 100 * S);
     let answer = front.ask(Method::GET, &target, &[("if-none-match", "\"1\"")]).await;
     assert_eq!(answer.status, StatusCode::NOT_MODIFIED);
     rests(&media).await;
-    println!("conditional: {} bytes = {} slices", media.sent(), media.sent() / S);
+    // A slice, and what lies in the buffers of sockets.
+    assert!(media.sent() < 24 * S, "{}", media.sent());
 }
 
-/// 8: entries on disk that nobody knows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn review_two_fetches_of_one_body_leave_one_entry() {
+async fn two_fetches_of_one_body_leave_one_entry() {
     let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
     let edge = Front::start(FrontSettings::with_disk(&media.url, folder.path())).await;
     let mut target = String::new();
@@ -148,7 +136,6 @@ async fn review_two_fetches_of_one_body_leave_one_entry() {
             assert_eq!(answer.status, StatusCode::PARTIAL_CONTENT);
         }
         if media.requests().len() > before + 1 {
-            println!("round {round}: {} fetches", media.requests().len() - before);
             break;
         }
     }
@@ -157,16 +144,14 @@ async fn review_two_fetches_of_one_body_leave_one_entry() {
     }
     rests(&media).await;
     assert_eq!(edge.get(&target).await.x_cache(), "HIT");
-    println!("admitted {}, asked {:?}", edge.metric("littoral_edge_disk_admissions_total"), asked(&media));
     edge.stop().await;
     let edge = Front::start(FrontSettings::with_disk(&media.url, folder.path())).await;
     let answer = edge.get(&target).await;
     assert_eq!(answer.x_cache(), "HIT", "{}", answer.header("cache-status"));
 }
 
-/// 9: what broke off and cannot be continued.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn review_what_cannot_be_continued_is_not_served() {
+async fn what_cannot_be_continued_is_not_served() {
     use net::{Body, Incoming, ServerLimits};
     let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port");
@@ -192,19 +177,12 @@ async fn review_what_cannot_be_continued_is_not_served() {
     let edge = Front::start(FrontSettings::with_disk(&url, folder.path())).await;
     for round in 0..3 {
         let answer = edge.get("/film").await;
-        println!(
-            "{round}: {} {:?} asked {}",
-            answer.header("cache-status"),
-            answer.body.as_ref().map(|body| body.len()),
-            asked.load(std::sync::atomic::Ordering::SeqCst)
-        );
         assert!(round == 0 || answer.body.is_ok(), "{:?}", answer.body);
     }
 }
 
-/// 10: memory is full of what the policy likes better, so that slices are refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn review_a_full_memory_costs_the_origin_nothing_more() {
+async fn a_full_memory_costs_the_origin_nothing_more() {
     let (front, media) = both().await;
     for n in 0..70 {
         let target = format!("/whole/small{n}/{}", S - 5_000);
@@ -214,13 +192,11 @@ async fn review_a_full_memory_costs_the_origin_nothing_more() {
     }
     let (target, before) = (format!("/ranged/film/{}", 30 * S), media.sent());
     assert!(*front.get(&target).await.bytes() == content(&target, 1, 0..30 * S));
-    println!("full: {} slices for 30, {:?}", (media.sent() - before) / S, &asked(&media)[70..]);
     assert!(media.sent() - before <= 31 * S);
 }
 
-/// 11: the writer thread is not asked again and again for what the disk does not take.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn review_what_the_disk_refuses_is_not_tried_at_every_hit() {
+async fn what_the_disk_refuses_is_not_tried_at_every_hit() {
     use edge::shelf::disk::{Failure, Operation, Rule};
     let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
     let settings = FrontSettings::with_disk(&media.url, folder.path());
@@ -237,41 +213,8 @@ async fn review_what_the_disk_refuses_is_not_tried_at_every_hit() {
         edge.get("/whole/a/700").await.bytes();
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    println!("refused: {}", edge.metric("littoral_edge_disk_refusals_total"));
-    let mut text = Vec::new();
-    for name in [
-        "littoral_edge_disk_not_admitted_total",
-        "littoral_edge_disk_admissions_total",
-        "littoral_edge_disk_rejections_total",
-    ] {
-        text.push(format!("{name} {}", edge.metric(name)));
-    }
-    println!("{text:?}");
-}
-
-/// 12: many slow readers.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn review_slow_readers_are_bounded() {
-    let (front, media) = both().await;
-    let target = format!("/ranged/film/{}", 2_000 * S);
-    front.range(&target, 0, 9).await.bytes();
-    let rss = || {
-        std::fs::read_to_string("/proc/self/statm")
-            .expect("statm")
-            .split(' ')
-            .nth(1)
-            .and_then(|n| n.parse::<u64>().ok())
-            .unwrap_or(0)
-            * 4096
-    };
-    let before = rss();
-    let mut open = Vec::new();
-    for n in 0..60 {
-        let range = format!("bytes={}-{}", (n * 30 + 10) * S, (n * 30 + 38) * S);
-        open.push(front.open(Method::GET, &target, &[("range", &range)]).await.into_body());
-    }
-    rests(&media).await;
-    println!("60 readers: rss +{} MiB, origin sent {} slices", (rss() - before) >> 20, media.sent() / S);
+    let tried = edge.metric("littoral_edge_disk_admissions_total");
+    assert!((1.0..=3.0).contains(&tried), "{tried}");
 }
 
 async fn slowly(mut body: net::Body) -> Result<Vec<u8>, String> {
@@ -287,9 +230,8 @@ async fn slowly(mut body: net::Body) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// 3b
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn review_slow_and_unstored() {
+async fn slow_and_unstored() {
     let (front, media) = both().await;
     let target = format!("/ranged/film/{}", 60 * S);
     front.range(&target, 0, 9).await.bytes();
@@ -298,13 +240,11 @@ async fn review_slow_and_unstored() {
     let answer = front.open(Method::GET, &target, &[("range", &range), ("authorization", "Basic YTpi")]).await;
     let bytes = slowly(answer.into_body()).await.expect("whole");
     assert!(bytes == content(&target, 1, 10 * S..40 * S));
-    println!("slow and unstored: {} slices for 30, {:?}", (media.sent() - before) / S, asked(&media));
     assert!(media.sent() - before <= 31 * S, "{:?}", asked(&media));
 }
 
-/// 10b
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn review_slow_and_full() {
+async fn slow_and_full() {
     let (front, media) = both().await;
     for n in 0..90 {
         let target = format!("/whole/small{n}/{}", S - 5_000);
@@ -313,18 +253,13 @@ async fn review_slow_and_full() {
         }
     }
     let (target, before) = (format!("/ranged/film/{}", 30 * S), media.sent());
-    let seen = media.requests().len();
     let bytes = slowly(front.open(Method::GET, &target, &[]).await.into_body()).await.expect("whole");
     assert!(bytes == content(&target, 1, 0..30 * S));
-    println!("slow and full: {} slices for 30, {:?}", (media.sent() - before) / S, &asked(&media)[seen..]);
-    let (before, seen) = (media.sent(), media.requests().len());
-    slowly(front.open(Method::GET, &target, &[]).await.into_body()).await.expect("whole");
-    println!("again: {} slices, {:?}", (media.sent() - before) / S, &asked(&media)[seen..]);
+    assert!(media.sent() - before <= 31 * S, "{:?}", asked(&media));
 }
 
-/// 5: what is confirmed after its page was evicted is stored again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn review_confirmed_after_eviction_is_stored() {
+async fn confirmed_after_eviction_is_stored() {
     use net::{Body, Incoming, ServerLimits};
     let (gate, asked) =
         (tokio::sync::watch::Sender::new(false), std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0)));
@@ -383,18 +318,11 @@ async fn review_confirmed_after_eviction_is_stored() {
         }
     }
     gate.send_replace(true);
-    println!("confirmed: {}", waiting.await.expect("task"));
+    assert_eq!(waiting.await.expect("task"), "REVALIDATED");
     let before = asked.load(std::sync::atomic::Ordering::SeqCst);
     for _ in 0..6 {
-        print!("{} ", front.get("/film").await.x_cache());
+        front.get("/film").await.bytes();
     }
-    println!("asked {} times more for 6 requests", asked.load(std::sync::atomic::Ordering::SeqCst) - before);
-    let now = asked.load(std::sync::atomic::Ordering::SeqCst);
-    front.ask("PURGE".parse().expect("method"), "/film", &[]).await;
-    for _ in 0..6 {
-        print!("{} ", front.get("/film").await.x_cache());
-    }
-    println!("after a purge: asked {} times more", asked.load(std::sync::atomic::Ordering::SeqCst) - now);
     assert!(asked.load(std::sync::atomic::Ordering::SeqCst) - before <= 2);
 }
 
@@ -410,9 +338,8 @@ fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     found
 }
 
-/// 13: damage that is mended out of a fetch that breaks off mixes two versions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn review_mended_damage_mixes_nothing() {
+async fn mended_damage_mixes_nothing() {
     use net::{Body, Incoming, ServerLimits};
     let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port");
@@ -446,23 +373,17 @@ async fn review_mended_damage_mixes_nothing() {
         bytes[at] ^= 1;
         std::fs::write(&path, bytes).expect("written");
     }
-    let part = edge.range("/film", S, 2 * S - 1).await;
-    println!("part: {} {:?}", part.header("cache-status"), part.body.as_ref().map(|body| body[0]));
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // It may break, where it cannot be told whether it is of what was sent before.
+    let _ = edge.range("/film", S, 2 * S - 1).await;
+    eventually("it is had again", || async { edge.get("/film").await.body.is_ok() }).await;
     let whole = edge.get("/film").await;
     let kinds = whole.body.as_ref().map(|body| body.chunks(S as usize).map(|slice| slice[0]).collect::<Vec<_>>());
-    println!(
-        "whole: {} {kinds:?}, asked {}",
-        whole.header("cache-status"),
-        asked.load(std::sync::atomic::Ordering::SeqCst)
-    );
     let kinds = kinds.expect("whole");
     assert!(kinds == [1; 8] || kinds == [1, 2, 2, 2, 2, 2, 2, 2], "two versions: {kinds:?}");
 }
 
-/// 14: an origin that does what RFC 9110 § 15.3.7 says: after If-Range a 206 does not repeat what the client has.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn review_a_part_need_not_repeat_fields() {
+async fn a_part_need_not_repeat_fields() {
     use net::{Body, Incoming, ServerLimits};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port");
     let url = format!("http://{}", listener.local_addr().expect("address"));
@@ -492,15 +413,8 @@ async fn review_a_part_need_not_repeat_fields() {
     let poisoned = [("range", "bytes=0-9"), ("if-range", "\"x\"")];
     front.ask(Method::GET, "/other", &poisoned).await.bytes();
     let plain = front.range("/other", 0, 9).await;
-    println!(
-        "after If-Range: {} type {:?} encoding {:?}",
-        plain.x_cache(),
-        plain.headers.get("content-type"),
-        plain.headers.get("content-encoding")
-    );
     front.range("/film", 0, 9).await.bytes();
     front.range("/film", 0, 9).await.bytes();
     let whole = front.get("/film").await;
-    println!("whole: {:?}", whole.body.as_ref().map(|body| body.len()));
     assert!(whole.body.is_ok() && plain.headers.contains_key("content-encoding"));
 }
