@@ -242,7 +242,6 @@ impl Folder {
     /// Lets go of the folder for good: nothing is written to it any more, and another process may take it.
     pub(crate) fn release(&self) {
         self.writable.store(false, Ordering::Release);
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = FolderState::Gone("closed".into());
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
