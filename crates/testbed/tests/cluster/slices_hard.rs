@@ -106,10 +106,11 @@ async fn two_bytes_cost_at_most_a_slice_more() {
     front.range(&target, 8 * S - 1, 8 * S).await.bytes();
     let two = media.sent() - before;
     let specs: Vec<String> = (10..42).map(|n| format!("{}-{}", n * 2 * S, n * 2 * S)).collect();
-    let before = media.sent();
-    let several = front.ask(Method::GET, &target, &[("range", &format!("bytes={}", specs.join(",")))]).await;
-    assert_eq!(several.status, StatusCode::PARTIAL_CONTENT);
-    assert!(two <= S + 2 && media.sent() - before <= S + 32);
+    assert!(two <= S + 2, "{two}");
+    // Slices for each of several ranges would be many: the origin gets the question as it is.
+    let several = format!("bytes={}", specs.join(","));
+    front.ask(Method::GET, &target, &[("range", &several)]).await;
+    assert_eq!(asked(&media).last(), Some(&several));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
