@@ -18,7 +18,8 @@ use crate::pull::by_range::Origin;
 use crate::pull::decide::{planned, validators};
 use crate::pull::fetch::strip;
 use crate::pull::growing::{Growing, Reader};
-use crate::pull::sliced::{Sliced, SlicedReader};
+use crate::pull::slice_reader::SliceReader;
+use crate::pull::sliced::Sliced;
 use crate::pull::stored::{Content, Part, Variant};
 use crate::pull::zone::PullZone;
 
@@ -272,7 +273,7 @@ fn whole(variant: &Variant, parts: &[Part], spans: Vec<Span>) -> Option<Body> {
 /// error then.
 async fn from_slices(origin: &Origin, sliced: &Arc<Sliced>, spans: Vec<Span>) -> Result<Body, &'static str> {
     struct Reading {
-        reader: SlicedReader<Origin>,
+        reader: SliceReader,
         spans: VecDeque<Span>,
         /// A body that is being sent is a request in progress.
         _active: Active,
@@ -293,7 +294,7 @@ async fn from_slices(origin: &Origin, sliced: &Arc<Sliced>, spans: Vec<Span>) ->
             Ok(Some(bytes))
         }
     }
-    let reader = SlicedReader::new(Arc::clone(&origin.node), Arc::clone(sliced), origin.clone());
+    let reader = SliceReader::new(origin.clone(), Arc::clone(sliced));
     let mut reading = Reading { reader, spans: spans.into(), _active: origin.node.metrics.begin() };
     let length = sliced.length;
     let first = reading.next(length).await?;

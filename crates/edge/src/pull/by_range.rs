@@ -19,7 +19,8 @@ use net::Body;
 use crate::node::Node;
 use crate::pull::asked::Asked;
 use crate::pull::fetch::{judge_for, read_content_range};
-use crate::pull::sliced::{Begun, CHANGED, Handling, Source, pump};
+use crate::pull::runs::{Begun, Handling, pump};
+use crate::pull::sliced::CHANGED;
 use crate::pull::stored::{PageKey, Variant};
 use crate::pull::zone::PullZone;
 
@@ -36,8 +37,9 @@ pub(crate) struct Origin {
     pub(crate) variant: Arc<Variant>,
 }
 
-impl Source for Origin {
-    fn fetch(&self, begun: Begun) {
+impl Origin {
+    /// Carries out a run that was begun, as a task of its own.
+    pub(crate) fn fetch(&self, begun: Begun) {
         let origin = self.clone();
         tokio::spawn(async move {
             match origin.ask(begun.run.bytes()).await {

@@ -4,7 +4,6 @@
 //! into a [`Growing`] that everybody reads. What may not be stored is handed to the one request that started the fetch, as
 //! it comes and at its pace; everybody else is let go at the head.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -27,7 +26,7 @@ use crate::pull::by_range;
 use crate::pull::copying::Copying;
 use crate::pull::decide::Fetch;
 use crate::pull::growing::Growing;
-use crate::pull::sliced::{self, Sliced};
+use crate::pull::sliced::Sliced;
 use crate::pull::stored::{Announced, Content, PageKey, Pass, Variant};
 use crate::pull::zone::PullZone;
 use crate::purges::Verdict;
@@ -439,75 +438,6 @@ impl Order {
         self.land(variant, &growing, parts.status, body, None).await
     }
 
-    /// A variant whose body goes to disk as it comes: one that the origin cannot be asked for in parts, and that is no small
-    /// one.
-    async fn spooled(&mut self, parts: &Parts, terms: Terms, length: u64, answered_ms: u64) -> Option<Arc<Variant>> {
-        let large = parts.status == StatusCode::OK && length > SLICE_BYTES && length <= self.zone.doc.max_object_bytes;
-        if !large || self.background || self.node.disk.is_none() {
-            return None;
-        }
-        let rules = self.rules(parts.status, &parts.headers);
-        let variant = self.variant(parts, terms, rules.strip_set_cookie, answered_ms, |variant| {
-            variant.content = Content::Sliced(Sliced::new(length, false, &variant.on_disk));
-            variant.length = Some(length);
-        });
-        self.node.make_room_on_disk(&self.key, &variant).await.then_some(variant)
-    }
-
-    /// Makes a response known whose body lies in slices, and lets those come that are on their way.
-    fn land_sliced(&mut self, variant: Arc<Variant>, status: StatusCode, bytes: Range<u64>, body: Body) -> Landing {
-        let (kept, made) = (self.keep_or_join(&variant), Arc::clone(&variant.on_disk));
-        let (variant, stored) = kept.map_or((variant, false), |variant| (variant, true));
-        if !stored || !Arc::ptr_eq(&made, &variant.on_disk) {
-            self.node.leave_place(&made); // an entry that was made for it belongs to nobody
-        }
-        self.node.offer(&self.key, &variant);
-        // Who seeks far ahead asks for that itself.
-        let asked =
-            self.asked.fields.get(header::RANGE).and_then(http_cache::range::single).map_or(0, |(first, _)| first);
-        let ahead = variant.sliced().is_some_and(|body| body.by_range)
-            && asked > bytes.start.saturating_add(sliced::AHEAD_BYTES);
-        // In the background nobody reads it: what is wanted later is asked for then.
-        if let (Some(sliced), false) = (variant.sliced(), self.background || ahead) {
-            let (node, begun) = (Arc::clone(&self.node), sliced.begin(bytes));
-            if !stored {
-                sliced.let_go();
-            }
-            let handling = sliced::Handling { stored: true, compared: false };
-            tokio::spawn(async move { sliced::pump(&node, &begun, body, handling).await });
-        }
-        Landing::Ready { variant, status, stored }
-    }
-
-    /// Puts a variant in slices into the store, unless one with the very same body is there: then its fields are the new
-    /// ones and its slices are kept. Returns what is stored now; nothing: it does not fit, or a purge has named it.
-    fn keep_or_join(&self, variant: &Arc<Variant>) -> Option<Arc<Variant>> {
-        if self.node.verdict_on_variant(&self.key, variant) == Verdict::Hard {
-            return None;
-        }
-        let mut stored = Arc::clone(variant);
-        let kept = self.node.change_page(&self.key, |page| {
-            let same = |old: &&Arc<Variant>| {
-                variant.replaces(old)
-                    && old.length == variant.length
-                    && old.status == variant.status
-                    && old.strong_etag().is_some()
-                    && old.strong_etag() == variant.strong_etag()
-                    && old.fields.get(header::CONTENT_ENCODING) == variant.fields.get(header::CONTENT_ENCODING)
-                    && self.node.verdict_on_variant(&self.key, old) == Verdict::Clean
-            };
-            if let Some(body) = page.variants.iter().find(same).and_then(|old| old.sliced().cloned()) {
-                let place = Arc::clone(body.place());
-                stored = variant.with(|variant| {
-                    variant.content = Content::Sliced(body);
-                    variant.on_disk = place;
-                });
-            }
-            page.put(Arc::clone(&stored));
-        });
-        kept.then_some(stored)
-    }
-
     /// A 206: a part that was asked for, or the rest of one that is stored (§ 3.3, § 3.4).
     async fn part(&mut self, mut parts: Parts, body: Body, asked_ms: u64, answered_ms: u64) -> Result<Landing, Again> {
         let judged = self.judge(&self.asked.method, parts.status, &parts.headers, asked_ms, answered_ms);
@@ -618,7 +548,7 @@ impl Order {
         Landing::Ready { variant, status, stored }
     }
 
-    fn variant(
+    pub(super) fn variant(
         &self,
         parts: &Parts,
         terms: Terms,
@@ -682,7 +612,7 @@ impl Order {
     }
 
     /// Takes what is stale, or a part that turned out useless, out of the store.
-    fn forget_stale(&self) {
+    pub(super) fn forget_stale(&self) {
         if let Some(stale) =
             self.fetch.stale.clone().or_else(|| self.fetch.missing_from.and_then(|_| self.stored_part()))
         {
@@ -711,7 +641,7 @@ impl Order {
         }
     }
 
-    fn rules(&self, status: StatusCode, fields: &HeaderMap) -> http_cache::response::Rules {
+    pub(super) fn rules(&self, status: StatusCode, fields: &HeaderMap) -> http_cache::response::Rules {
         rules_for(&self.zone, &self.asked, status, fields)
     }
 
