@@ -102,6 +102,7 @@ async fn two_bytes_cost_at_most_a_slice_more() {
     let (front, media) = both().await;
     let target = format!("/ranged/film/{}", 100 * S);
     front.range(&target, 0, 9).await.bytes();
+    rests(&media).await; // the slice of those bytes has come
     let before = media.sent();
     front.range(&target, 8 * S - 1, 8 * S).await.bytes();
     let two = media.sent() - before;
