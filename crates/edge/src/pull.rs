@@ -223,9 +223,11 @@ impl Visit {
     async fn serve(mut self, body: Body, tunnel: Option<Tunnel>) -> Response<Body> {
         let caught_up = crate::serve::catch_up(&self.node).await;
         let key = self.node.page_key(&self.zone, &self.asked);
-        self.in_memory = self.node.use_page(&key).is_some_and(|page| !page.variants.is_empty());
-        if !self.in_memory {
-            self.node.find_page(&key).await;
+        if self.asked.is_read() {
+            self.in_memory = self.node.use_page(&key).is_some_and(|page| !page.variants.is_empty());
+            if !self.in_memory {
+                self.node.find_page(&key).await;
+            }
         }
         let mut body = self.asked.has_body.then_some(body);
         for round in 1..=ROUNDS {

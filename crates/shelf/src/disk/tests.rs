@@ -12,7 +12,6 @@ mod crash;
 mod damage;
 mod fixture;
 mod life;
-mod million;
 mod model;
 mod restart;
 mod torture;
