@@ -697,7 +697,8 @@ pub(crate) fn judge_for(
         status,
         response: fields,
         own_location: update::is_own_location(&asked.authority, &asked.target, fields),
-        asked_s: asked_ms / 1_000,
+        // So that the time between is whole seconds, and not one more where a second has just begun.
+        asked_s: (answered_ms / 1_000).saturating_sub(answered_ms.saturating_sub(asked_ms) / 1_000),
         answered_s: answered_ms / 1_000,
     };
     judge(&exchange, &rules_for(zone, asked, status, fields))
