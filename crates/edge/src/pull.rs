@@ -223,15 +223,16 @@ impl Visit {
     async fn serve(mut self, body: Body, tunnel: Option<Tunnel>) -> Response<Body> {
         let caught_up = crate::serve::catch_up(&self.node).await;
         let key = self.node.page_key(&self.zone, &self.asked);
+        let mut from_disk = None;
         if self.asked.is_read() {
             self.in_memory = self.node.use_page(&key).is_some_and(|page| !page.variants.is_empty());
             if !self.in_memory {
-                self.node.find_page(&key).await;
+                from_disk = self.node.find_page(&key).await;
             }
         }
         let mut body = self.asked.has_body.then_some(body);
         for round in 1..=ROUNDS {
-            match self.decide(&key, caught_up, &mut Trace::off()) {
+            match self.decide(&key, from_disk.take(), caught_up, &mut Trace::off()) {
                 Decision::Answer { variant, outcome, refresh } => {
                     if refresh {
                         self.refresh(&key, &variant);
@@ -275,8 +276,9 @@ impl Visit {
         self.alone(&key, fetch, How { pass: None, typical: true }, body.take(), None).await
     }
 
-    fn decide(&self, key: &PageKey, caught_up: bool, trace: &mut Trace) -> Decision {
-        let page = self.node.page(key);
+    /// `from_disk`: what was found there, which memory may have refused.
+    fn decide(&self, key: &PageKey, from_disk: Option<Arc<Page>>, caught_up: bool, trace: &mut Trace) -> Decision {
+        let page = self.node.page(key).or(from_disk);
         let known = Known {
             page: page.as_deref(),
             verdict: &|variant| self.node.verdict_on_variant(key, variant),

@@ -64,9 +64,7 @@ impl Origin {
             }
         });
     }
-}
 
-impl Origin {
     /// The body with these bytes.
     async fn ask(&self, bytes: Range<u64>) -> Result<(Body, Handling), &'static str> {
         let range = ByteRange { first: bytes.start, last: bytes.end.saturating_sub(1) };

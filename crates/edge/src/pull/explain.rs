@@ -77,8 +77,8 @@ pub(crate) async fn explain(node: &Arc<Node>, zone: &Arc<PullZone>, parts: &Part
         in_memory: false,
     };
     let key = node.page_key(zone, &visit.asked);
-    node.find_page(&key).await;
-    let decision = visit.decide(&key, link != Link::CatchingUp, &mut trace);
+    let from_disk = node.find_page(&key).await;
+    let decision = visit.decide(&key, from_disk, link != Link::CatchingUp, &mut trace);
     let outcome = told(&decision, &mut trace);
     trace.step("purges", || {
         let (host, path) = key.url.split_at_checked(key.url.find('/').unwrap_or(0)).unwrap_or_default();

@@ -257,3 +257,26 @@ async fn a_disk_that_fails_stops_nothing() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_memory_refuses_is_served_from_disk() {
+    let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
+    let mut settings = FrontSettings::with_disk(&media.url, folder.path());
+    settings.memory_bytes = 16 << 20;
+    let edge = Front::start(settings).await;
+    // What memory likes best fills it: asked for often, and small.
+    for _ in 0..4 {
+        for n in 0..40 {
+            edge.get(&format!("/whole/hot{n}/{}", S / 2)).await.bytes();
+        }
+    }
+    let targets: Vec<String> = (0..20).map(|n| format!("/whole/cold{n}/{}", S - 9)).collect();
+    for target in targets.iter().chain(&targets) {
+        edge.get(target).await.bytes();
+    }
+    for target in &targets {
+        // Written behind the second answer, and then there for whoever asks.
+        eventually("it is a hit", || async { edge.get(target).await.x_cache() == "HIT" }).await;
+        hit(&edge, target, 1, S - 9).await;
+    }
+}
