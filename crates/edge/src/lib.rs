@@ -32,8 +32,7 @@ use api::{Hello, NodeDoc, TokenSecret, ZoneDoc};
 use bytes::Bytes;
 use client::Client;
 use http::{Method, Request, Response};
-use net::{Body, ClientLimits, HttpClient, Incoming, ServerLimits};
-use tokio::net::TcpListener;
+use net::{Body, ClientLimits, HttpClient, Incoming, Listener, ServerLimits};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -265,7 +264,7 @@ impl Edge {
     }
 
     /// Serves on `listener` until `shutdown`, then drains and returns.
-    pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
+    pub async fn run(self, listener: impl Into<Listener>, shutdown: CancellationToken) {
         let Self { node, control } = self;
         // Dropped with this future, so that whoever ends the edge ends its jobs, too.
         let mut jobs = JoinSet::new();

@@ -14,7 +14,7 @@ use api::{NodeDoc, NodeName, Place, TokenSecret, ZoneDoc};
 use control::{Control, ControlConfig};
 use edge::{CacheConfig, Clock, Edge, EdgeConfig, EdgeMetrics, EdgeView, StandaloneConfig};
 use monitor::{Monitor, MonitorConfig};
-use net::{ClientLimits, HttpClient, ServerLimits};
+use net::{ClientLimits, HttpClient, Listener, ServerLimits};
 use objects::Blobs;
 use origin::{Origin, OriginConfig};
 use prometheus_client::registry::Registry;
@@ -173,7 +173,8 @@ impl Process {
     ///
     /// # Errors
     /// Its folder cannot be made.
-    pub fn router(&mut self, config: RouterConfig, listener: TcpListener) -> Result<(), StartError> {
+    pub fn router(&mut self, config: RouterConfig, listener: impl Into<Listener>) -> Result<(), StartError> {
+        let listener = listener.into();
         if let Some(folder) = &config.data_dir {
             std::fs::create_dir_all(folder).map_err(failed("router"))?;
         }
@@ -192,7 +193,8 @@ impl Process {
     ///
     /// # Errors
     /// Its folder cannot be used, or its memory tier is too small.
-    pub fn edge(&mut self, start: EdgeStart, listener: TcpListener) -> Result<EdgeView, StartError> {
+    pub fn edge(&mut self, start: EdgeStart, listener: impl Into<Listener>) -> Result<EdgeView, StartError> {
+        let listener = listener.into();
         let metrics = self.edge_metrics.get_or_insert_with(|| EdgeMetrics::new(&mut self.registry));
         let name = format!("edge {}", start.node.name);
         let config = EdgeConfig {
@@ -219,7 +221,8 @@ impl Process {
     ///
     /// # Errors
     /// Its memory tier is too small, or its policy cannot be used (certificates that are none, for example).
-    pub fn front(&mut self, start: FrontStart, listener: TcpListener) -> Result<(), StartError> {
+    pub fn front(&mut self, start: FrontStart, listener: impl Into<Listener>) -> Result<(), StartError> {
+        let listener = listener.into();
         let metrics = self.edge_metrics.get_or_insert_with(|| EdgeMetrics::new(&mut self.registry));
         let name = format!("edge {}", start.name);
         let edge = standalone(start, metrics).map_err(failed(name.clone()))?;

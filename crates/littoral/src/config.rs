@@ -4,6 +4,7 @@
 //! absent has a default, or is asked for by name. `docs/littoral.example.toml` names every setting; a test reads it.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use api::names::{NodeName, Place};
@@ -105,6 +106,8 @@ pub struct RouterSection {
     pub control_url: String,
     /// The file with the node token. Default: `node.token` in the data folder.
     pub token_file: Option<PathBuf>,
+    /// Threads that serve requests. Default: one for each core.
+    pub threads: Option<Threads>,
     /// What it does with a request.
     #[serde(default)]
     pub mode: RouterMode,
@@ -139,6 +142,8 @@ pub struct EdgeSection {
     pub control_url: String,
     /// The file with the node token. Default: `node.token` in the data folder.
     pub token_file: Option<PathBuf>,
+    /// Threads that serve requests. Default: one for each core.
+    pub threads: Option<Threads>,
     /// Size of the memory tier, like `256MiB`.
     pub memory: Option<Size>,
     /// Folders of the disk tier with their sizes, like `/var/cache/littoral=100GiB`; none: there is no disk tier.
@@ -183,6 +188,30 @@ impl TryFrom<String> for ObjectiveText {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
         text.parse::<Objective>().map(Self).map_err(|error| error.to_string())
+    }
+}
+
+/// A number of threads: at least one, at most [`net::MAX_WORKERS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "usize")]
+pub struct Threads(pub NonZeroUsize);
+
+impl TryFrom<usize> for Threads {
+    type Error = String;
+    fn try_from(number: usize) -> Result<Self, String> {
+        let most = net::MAX_WORKERS;
+        NonZeroUsize::new(number)
+            .filter(|number| number.get() <= most)
+            .map(Self)
+            .ok_or_else(|| format!("{number} threads; give 1 to {most}"))
+    }
+}
+
+impl std::str::FromStr for Threads {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number: usize = text.parse().map_err(|_| format!("{text:?} is not a number of threads"))?;
+        Self::try_from(number)
     }
 }
 

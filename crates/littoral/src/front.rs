@@ -1,5 +1,7 @@
 //! `littoral edge --upstream URL`: an edge in front of a website, without control, catalog or any other role.
 
+use std::net::SocketAddr;
+
 use api::{CachePolicy, PullDoc, ZoneDoc};
 use serde_json::json;
 
@@ -8,7 +10,7 @@ use crate::cli::error::CliError;
 use crate::cli::globals::Globals;
 use crate::cli::output::Out;
 use crate::cli::zone_file;
-use crate::roles::{EdgeArgs, bind, bind_admin};
+use crate::roles::{EdgeArgs, bind_admin, bind_workers};
 use crate::up::stop_signal;
 
 /// Name of the zone when no file gives it another.
@@ -42,11 +44,10 @@ async fn start(
     process: &mut Process,
     out: &Out,
 ) -> Result<(), CliError> {
-    let listener = bind(args.listen).await?;
-    let address = |listener: &tokio::net::TcpListener| {
-        listener.local_addr().map(url_of).map_err(|error| CliError::failed(error.to_string()))
-    };
-    let url = address(&listener)?;
+    let listener = bind_workers(args.listen, args.threads).await?;
+    let address =
+        |bound: std::io::Result<SocketAddr>| bound.map(url_of).map_err(|error| CliError::failed(error.to_string()));
+    let url = address(listener.local_addr())?;
     let name = match &args.name {
         Some(name) => name.clone(),
         None => EDGE.parse()?,
@@ -58,7 +59,7 @@ async fn start(
     let admin = match args.admin {
         Some(listen) => {
             let listener = bind_admin(listen).await?;
-            let url = address(&listener)?;
+            let url = address(listener.local_addr())?;
             process.admin(listener);
             Some(url)
         }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use api::{NodeDoc, TokenSecret, ZoneDoc};
 use control::ControlConfig;
 use edge::{CacheConfig, Clock, EdgeView};
 use monitor::MonitorConfig;
-use net::ServerLimits;
+use net::{Listener, ServerLimits};
 use origin::{CollectorConfig, OriginConfig, OriginLimits};
 use router::{Mode, RouterConfig};
 use tokio::net::{TcpListener, UdpSocket};
@@ -151,10 +152,10 @@ pub struct Local {
 struct Sockets {
     api: TcpListener,
     control: TcpListener,
-    router: TcpListener,
+    router: Listener,
     monitor: UdpSocket,
     admin: TcpListener,
-    edges: Vec<TcpListener>,
+    edges: Vec<Listener>,
 }
 
 /// Starts a local CDN in `data_dir`, and returns once every edge is in step and known to be alive.
@@ -164,9 +165,9 @@ struct Sockets {
 pub async fn start(config: LocalConfig, data_dir: DataDir) -> Result<Local, LocalError> {
     let sockets = bind(&config).await?;
     let unbound = |why| LocalError::Port { port: 0, what: "a socket".to_owned(), listen: config.listen, why };
-    let address = |listener: &TcpListener| listener.local_addr().map_err(unbound);
-    let (api, control) = (url_of(address(&sockets.api)?), url_of(address(&sockets.control)?));
-    let (router, admin) = (url_of(address(&sockets.router)?), url_of(address(&sockets.admin)?));
+    let address = |bound: io::Result<SocketAddr>| bound.map_err(unbound);
+    let (api, control) = (url_of(address(sockets.api.local_addr())?), url_of(address(sockets.control.local_addr())?));
+    let (router, admin) = (url_of(address(sockets.router.local_addr())?), url_of(address(sockets.admin.local_addr())?));
     let monitor_address = sockets.monitor.local_addr().map_err(unbound)?;
     let admin_token = data_dir.secret("admin.token")?;
     let node_token = data_dir.secret("node.token")?;
@@ -194,7 +195,7 @@ pub async fn start(config: LocalConfig, data_dir: DataDir) -> Result<Local, Loca
     process.monitor(monitor, sockets.monitor);
     let mut edges = Vec::new();
     for (edge, listener) in config.edges.iter().zip(sockets.edges) {
-        let url = url_of(address(&listener)?);
+        let url = url_of(address(listener.local_addr())?);
         let node = NodeDoc { name: edge.name.clone(), place: edge.place, url };
         let start = EdgeStart {
             node: node.clone(),
@@ -295,7 +296,7 @@ impl Local {
 async fn bind(config: &LocalConfig) -> Result<Sockets, LocalError> {
     let mut edges = Vec::new();
     for (offset, edge) in (EDGE_OFFSET..).zip(&config.edges) {
-        edges.push(bind_tcp(config, offset, &format!("edge {}", edge.name)).await?);
+        edges.push(bind_worker(config, offset, &format!("edge {}", edge.name)).await?);
     }
     let monitor_address = address(config, MONITOR_OFFSET, "monitor")?;
     let monitor = net::bind_udp(monitor_address).await;
@@ -303,7 +304,7 @@ async fn bind(config: &LocalConfig) -> Result<Sockets, LocalError> {
     Ok(Sockets {
         api: bind_tcp(config, API_OFFSET, "api").await?,
         control: bind_tcp(config, CONTROL_OFFSET, "control").await?,
-        router: bind_tcp(config, ROUTER_OFFSET, "router").await?,
+        router: bind_worker(config, ROUTER_OFFSET, "router").await?,
         monitor: monitor.map_err(|why| LocalError::Port {
             port,
             what: "monitor, UDP".to_owned(),
@@ -319,6 +320,14 @@ async fn bind_tcp(config: &LocalConfig, offset: u16, what: &str) -> Result<TcpLi
     let at = address(config, offset, what)?;
     let (port, listen) = (at.port(), config.listen);
     net::bind(at).await.map_err(|why| LocalError::Port { port, what: what.to_owned(), listen, why })
+}
+
+/// A data path of one thread: there are several of them in this process.
+async fn bind_worker(config: &LocalConfig, offset: u16, what: &str) -> Result<Listener, LocalError> {
+    let at = address(config, offset, what)?;
+    let (port, listen) = (at.port(), config.listen);
+    let bound = net::bind_workers(at, NonZeroUsize::MIN).await;
+    bound.map_err(|why| LocalError::Port { port, what: what.to_owned(), listen, why })
 }
 
 fn address(config: &LocalConfig, offset: u16, what: &str) -> Result<SocketAddr, LocalError> {

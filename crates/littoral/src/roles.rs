@@ -2,6 +2,7 @@
 //! configuration file says.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::cli::globals::Globals;
 use crate::cli::human;
 use crate::cli::output::Out;
 use crate::cli::policy::PolicyArgs;
-use crate::config::{self, AdminSection, Config, DEFAULT_MEMORY, EdgeSection, PlaceText, RouterMode, Size};
+use crate::config::{self, AdminSection, Config, DEFAULT_MEMORY, EdgeSection, PlaceText, RouterMode, Size, Threads};
 use crate::datadir::DataDir;
 use crate::front;
 use crate::local::{catalog_in, prepare};
@@ -62,7 +63,7 @@ Examples:
   littoral edge --control http://10.0.0.1:8601 --token-file node.token --name oslo --place 59.91,10.75 --listen 10.0.0.7:8610")]
 pub struct EdgeArgs {
     /// Configuration file; docs/littoral.example.toml names every setting
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["control", "name", "place", "listen", "url", "memory", "disk", "eviction", "objective", "upstreams", "zone_file"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["control", "name", "place", "listen", "url", "threads", "memory", "disk", "eviction", "objective", "upstreams", "zone_file"])]
     pub config: Option<PathBuf>,
     /// Address of control; --token-file names the file with the node token
     #[arg(long, value_name = "URL", conflicts_with_all = ["upstreams", "zone_file"])]
@@ -79,6 +80,9 @@ pub struct EdgeArgs {
     /// Where clients and other nodes reach it [default: http:// and --listen]
     #[arg(long, value_name = "URL", conflicts_with_all = ["upstreams", "zone_file"])]
     pub url: Option<String>,
+    /// Threads that serve requests [default: one for each core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<Threads>,
     /// Size of the memory tier
     #[arg(long, value_name = "SIZE", default_value = DEFAULT_MEMORY)]
     pub memory: Size,
@@ -184,6 +188,7 @@ pub async fn run_edge(args: EdgeArgs, globals: &Globals) -> Result<(), CliError>
         url: args.url,
         control_url,
         token_file: globals.token_file.clone(),
+        threads: args.threads,
         memory: Some(args.memory),
         disk: args.tiers.disk.clone(),
         eviction: Some(config::Eviction(args.tiers.eviction)),
@@ -251,14 +256,14 @@ async fn start(config: Config, data_dir: &DataDir, process: &mut Process, out: &
         out.note(format!("monitor on {} (UDP)", section.listen));
     }
     for section in config.edge {
-        let listener = bind(section.listen).await?;
+        let listener = bind_workers(section.listen, section.threads).await?;
         let (name, listen) = (section.name.clone(), section.listen);
         let start = edge_start(section, data_dir).await?;
         process.edge(start, listener).map_err(cannot)?;
         out.note(format!("edge {name} on {listen}"));
     }
     if let Some(section) = config.router {
-        let listener = bind(section.listen).await?;
+        let listener = bind_workers(section.listen, section.threads).await?;
         let settings = RouterConfig {
             control_url: http_url("router.control_url", &section.control_url)?,
             token: token(data_dir, section.token_file.as_deref()).await?,
@@ -306,11 +311,18 @@ pub(crate) async fn bind_admin(address: SocketAddr) -> Result<tokio::net::TcpLis
     })
 }
 
-pub(crate) async fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener, CliError> {
-    net::bind(address).await.map_err(|error| {
-        CliError::failed(error.to_string())
-            .with_hint("give the role another address: `listen` in its section, or --listen")
-    })
+async fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener, CliError> {
+    net::bind(address).await.map_err(not_bound)
+}
+
+/// Sockets of a data path, one for each thread.
+pub(crate) async fn bind_workers(address: SocketAddr, threads: Option<Threads>) -> Result<net::Listener, CliError> {
+    let threads = threads.map_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN), |n| n.0);
+    net::bind_workers(address, threads).await.map_err(not_bound)
+}
+
+fn not_bound(error: std::io::Error) -> CliError {
+    CliError::failed(error.to_string()).with_hint("give the role another address: `listen` in its section, or --listen")
 }
 
 /// A URL without a trailing slash.

@@ -11,10 +11,11 @@ mod serve;
 mod server;
 mod stall;
 mod upstream;
+mod workers;
 
 pub use body::{Body, BodyError, ReadError, read_to_end};
 pub use client::{ClientLimits, HttpClient, NetError};
-pub use listen::{bind, bind_udp};
+pub use listen::{Listener, MAX_WORKERS, bind, bind_udp, bind_workers};
 pub use serve::{Peer, ServerLimits, serve, service};
 pub use server::{Incoming, Informational, OnUpgrade, UpgradeError, Upgraded};
 pub use upstream::{

@@ -2,6 +2,9 @@
 //!
 //! Life of a listener: accept → (at most `connections` at once) → `server` speaks HTTP on each → on shutdown no new
 //! connection is taken, idle ones close, busy ones finish their request, and after `drain_ms` what is left is cut off.
+//!
+//! Where it has [workers](Listener::Workers), each is a thread with a runtime of its own (`workers.rs`), and a connection
+//! stays on the thread that accepted it: nothing of a request crosses to another core unless it misses.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -20,8 +23,10 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use crate::body::BodyError;
+use crate::listen::Listener;
 use crate::server::{self, Incoming};
 use crate::stall::StallGuard;
+use crate::workers;
 
 /// What a listener allows.
 #[derive(Debug, Clone)]
@@ -70,8 +75,9 @@ pub struct Peer(pub SocketAddr);
 /// How long to rest after an accept failed (out of descriptors, for example), in milliseconds.
 const ACCEPT_REST_MS: u64 = 50;
 
-/// Serves HTTP/1.1, and HTTP/2 with prior knowledge, on `listener` until `shutdown`, then drains and returns.
-pub async fn serve<S, B>(listener: TcpListener, service: S, limits: ServerLimits, shutdown: CancellationToken)
+/// Serves HTTP/1.1, and HTTP/2 with prior knowledge, on `listener` until `shutdown`, then drains and returns. Dropped
+/// before, it cuts everything off.
+pub async fn serve<S, B>(listener: impl Into<Listener>, service: S, limits: ServerLimits, shutdown: CancellationToken)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -79,6 +85,37 @@ where
     B::Error: Into<BodyError>,
 {
     let places = Arc::new(Semaphore::new(limits.connections));
+    match listener.into() {
+        Listener::Here(listener) => serve_one(listener, service, limits, places, shutdown).await,
+        Listener::Workers(sockets) => {
+            workers::run(sockets, |socket| {
+                let (service, limits) = (service.clone(), limits.clone());
+                let (places, shutdown) = (Arc::clone(&places), shutdown.clone());
+                async move {
+                    match TcpListener::from_std(socket) {
+                        Ok(listener) => serve_one(listener, service, limits, places, shutdown).await,
+                        Err(error) => tracing::error!(%error, "a worker cannot use its socket"),
+                    }
+                }
+            })
+            .await;
+        }
+    }
+}
+
+/// Serves on one socket. `places`: of all sockets together.
+async fn serve_one<S, B>(
+    listener: TcpListener,
+    service: S,
+    limits: ServerLimits,
+    places: Arc<Semaphore>,
+    shutdown: CancellationToken,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BodyError>,
+{
     // Dropped with this future, so that whoever ends the role ends its connections, too.
     let mut tasks = JoinSet::new();
     loop {

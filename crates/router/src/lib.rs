@@ -23,10 +23,9 @@ use api::{ErrorCode, Place, Problem, TokenSecret};
 use client::Client;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use net::{Body, ClientLimits, HttpClient, Incoming, ServerLimits};
+use net::{Body, ClientLimits, HttpClient, Incoming, Listener, ServerLimits};
 use prometheus_client::registry::Registry;
 use routing::{Choice, Edge};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -125,7 +124,7 @@ impl Router {
     }
 
     /// Serves requests from `listener` until `shutdown`, then drains.
-    pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
+    pub async fn run(self, listener: impl Into<Listener>, shutdown: CancellationToken) {
         let shared = self.shared.clone();
         let service = net::service(move |request| {
             let shared = shared.clone();

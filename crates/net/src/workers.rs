@@ -1,0 +1,107 @@
+//! Threads that serve: one for each socket of a listener, each with a runtime that uses no other thread.
+//!
+//! A request that hits is read, answered and written by one thread. What a request starts (a fetch, a refresh) runs on the
+//! worker that started it; whoever else waits for it is woken across threads. So a worker that has drained goes on until
+//! all have.
+
+use std::future::Future;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+/// Runs `serve` on a thread for each socket, until all have ended. Dropped before, it ends them, wherever they are.
+pub(crate) async fn run<F>(sockets: Vec<TcpListener>, serve: impl Fn(TcpListener) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let abandoned = CancellationToken::new();
+    let _guard = abandoned.clone().drop_guard();
+    // Cancelled when the last of its holders is gone.
+    let all_served = CancellationToken::new();
+    let serving = Arc::new(all_served.clone().drop_guard());
+    let mut ends = Vec::new();
+    for (number, socket) in sockets.into_iter().enumerate() {
+        let (served, serving) = (serve(socket), Arc::clone(&serving));
+        let (abandoned, all_served) = (abandoned.clone(), all_served.clone());
+        let (ended, end) = oneshot::channel::<()>();
+        let worker = move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return tracing::error!(%error, "a worker cannot start"),
+            };
+            let life = async move {
+                served.await;
+                drop(serving);
+                all_served.cancelled().await;
+            };
+            runtime.block_on(async {
+                tokio::select! {
+                    () = life => {}
+                    () = abandoned.cancelled() => {}
+                }
+            });
+            // What it was still doing for nobody is not waited for.
+            runtime.shutdown_background();
+            drop(ended);
+        };
+        match thread::Builder::new().name(format!("worker-{number}")).spawn(worker) {
+            Ok(_) => ends.push(end),
+            Err(error) => tracing::error!(%error, "a worker cannot start"),
+        }
+    }
+    drop(serving);
+    for end in ends {
+        // It is never sent, only dropped.
+        let _ = end.await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+
+    fn sockets(count: usize) -> Vec<TcpListener> {
+        let bind = |_| TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("socket");
+        (0..count).map(bind).collect()
+    }
+
+    #[tokio::test]
+    async fn each_socket_has_a_thread_and_all_are_waited_for() {
+        let (tell, told) = std::sync::mpsc::channel();
+        run(sockets(3), |_| {
+            let tell = tell.clone();
+            async move { tell.send(thread::current().name().map(str::to_owned)).expect("told") }
+        })
+        .await;
+        drop(tell);
+        let mut names: Vec<_> = told.iter().flatten().collect();
+        names.sort();
+        assert_eq!(names, ["worker-0", "worker-1", "worker-2"]);
+    }
+
+    #[tokio::test]
+    async fn dropping_it_ends_the_threads() {
+        struct Tell(Option<oneshot::Sender<()>>);
+        impl Drop for Tell {
+            fn drop(&mut self) {
+                drop(self.0.take());
+            }
+        }
+        let (ended, end) = oneshot::channel();
+        let tell = std::sync::Mutex::new(Some(Tell(Some(ended))));
+        let running = run(sockets(1), |_| {
+            let tell = tell.lock().expect("lock").take();
+            async move {
+                let _tell = tell;
+                std::future::pending::<()>().await;
+            }
+        });
+        let abandoned = tokio::time::timeout(std::time::Duration::from_millis(1), running).await;
+        assert!(abandoned.is_err());
+        assert!(end.await.is_err());
+    }
+}
