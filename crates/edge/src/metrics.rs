@@ -1,15 +1,19 @@
 //! What an edge counts. One set for the whole process; the label `node` tells the edges in it apart.
 
+mod per_thread;
+
+use std::time::Duration;
+
 use http_cache::{NotStorable, Outcome};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::marks::MarksMetrics;
 use crate::tiers_metrics::TiersMetrics;
+use per_thread::{Seconds, ThreadsCounter};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NodeLabel {
@@ -30,7 +34,8 @@ struct ReasonLabels {
 /// The metrics of all edges of a process. Cloning shares them.
 #[derive(Clone)]
 pub struct EdgeMetrics {
-    requests: Family<OutcomeLabels, Counter>,
+    requests: Family<OutcomeLabels, ThreadsCounter>,
+    ready: Family<NodeLabel, ThreadsCounter>,
     fetches: Family<OutcomeLabels, Counter>,
     sent: Family<NodeLabel, Counter>,
     not_stored: Family<ReasonLabels, Counter>,
@@ -48,18 +53,16 @@ pub struct EdgeMetrics {
     memory: Family<NodeLabel, Gauge>,
     entries: Family<NodeLabel, Gauge>,
     active: Family<NodeLabel, Gauge>,
-    seconds: Family<NodeLabel, Histogram, fn() -> Histogram>,
+    seconds: Family<NodeLabel, Seconds>,
     pub(crate) tiers: TiersMetrics,
 }
-
-/// Upper bounds in seconds: from a memory hit to a slow origin.
-const BUCKETS_S: [f64; 10] = [0.000_1, 0.000_5, 0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 20.0];
 
 impl EdgeMetrics {
     /// Makes the metrics and registers them.
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
             requests: Family::default(),
+            ready: Family::default(),
             fetches: Family::default(),
             sent: Family::default(),
             not_stored: Family::default(),
@@ -77,11 +80,13 @@ impl EdgeMetrics {
             memory: Family::default(),
             entries: Family::default(),
             active: Family::default(),
-            seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS_S)),
+            seconds: Family::default(),
             tiers: TiersMetrics::default(),
         };
         let r = registry.sub_registry_with_prefix("littoral_edge");
         r.register("requests", "Requests by what the cache did with them", metrics.requests.clone());
+        let ready = "Hits that were answered before the request was taken apart";
+        r.register("ready_answers", ready, metrics.ready.clone());
         r.register("origin_fetches", "Fetches from the origin by how they ended", metrics.fetches.clone());
         r.register_with_unit("sent", "Bytes of bodies sent to clients", Unit::Bytes, metrics.sent.clone());
         r.register("not_stored", "Responses of origins that were not stored, by why", metrics.not_stored.clone());
@@ -116,11 +121,15 @@ impl EdgeMetrics {
         let outcomes = |family: &Family<OutcomeLabels, Counter>, outcome: &'static str| {
             family.get_or_create_owned(&OutcomeLabels { node: node.to_owned(), outcome })
         };
+        let requests = |outcome: &'static str| {
+            self.requests.get_or_create_owned(&OutcomeLabels { node: node.to_owned(), outcome })
+        };
         NodeMetrics {
-            by_outcome: Outcome::ALL.map(|outcome| (outcome, outcomes(&self.requests, outcome.word()))),
-            not_found: outcomes(&self.requests, "not_found"),
-            refused: outcomes(&self.requests, "refused"),
-            failed: outcomes(&self.requests, "failed"),
+            by_outcome: Outcome::ALL.map(|outcome| (outcome, requests(outcome.word()))),
+            ready: self.ready.get_or_create_owned(&label),
+            not_found: requests("not_found"),
+            refused: requests("refused"),
+            failed: requests("failed"),
             fetched: outcomes(&self.fetches, "ok"),
             fetch_failed: outcomes(&self.fetches, "failed"),
             sent_bytes: self.sent.get_or_create_owned(&label),
@@ -149,10 +158,11 @@ impl EdgeMetrics {
 
 /// The metrics of one edge, resolved once, so that counting is an atomic add.
 pub(crate) struct NodeMetrics {
-    by_outcome: [(Outcome, Counter); 8],
-    pub(crate) not_found: Counter,
-    pub(crate) refused: Counter,
-    pub(crate) failed: Counter,
+    by_outcome: [(Outcome, ThreadsCounter); 8],
+    ready: ThreadsCounter,
+    pub(crate) not_found: ThreadsCounter,
+    pub(crate) refused: ThreadsCounter,
+    pub(crate) failed: ThreadsCounter,
     pub(crate) fetched: Counter,
     pub(crate) fetch_failed: Counter,
     pub(crate) sent_bytes: Counter,
@@ -170,7 +180,7 @@ pub(crate) struct NodeMetrics {
     pub(crate) memory_bytes: Gauge,
     pub(crate) entries: Gauge,
     active: Gauge,
-    pub(crate) seconds: Histogram,
+    seconds: Seconds,
 }
 
 /// Counts a request as in progress until it is dropped, also when its client goes away first.
@@ -198,6 +208,18 @@ impl NodeMetrics {
     pub(crate) fn count_not_stored(&self, why: NotStorable) {
         let (family, node) = &self.not_stored;
         family.get_or_create_owned(&ReasonLabels { node: node.clone(), reason: why.word() }).inc();
+    }
+
+    /// Counts a request whose head was sent after this time.
+    pub(crate) fn observe(&self, time: Duration) {
+        self.seconds.observe(time);
+    }
+
+    /// Counts a hit whose answer was ready.
+    pub(crate) fn count_ready(&self, time: Duration) {
+        self.count(Outcome::Hit);
+        self.ready.inc();
+        self.seconds.observe(time);
     }
 
     pub(crate) fn count(&self, outcome: Outcome) {

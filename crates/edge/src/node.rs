@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use api::addressing::{Target, Zones};
@@ -164,6 +164,8 @@ pub(crate) enum Link {
 
 /// The configuration as requests need it.
 pub(crate) struct View {
+    /// Counts the configurations of this edge.
+    pub(crate) number: u64,
     pub(crate) snapshot: Snapshot,
     pub(crate) zones: Zones,
     pub(crate) pulls: PullZones,
@@ -177,7 +179,8 @@ impl View {
         let zones = Zones::new(&snapshot.zones);
         let (pulls, outdated) = PullZones::new(&snapshot.zones, before.map(|view| &view.pulls));
         let readers = snapshot.readers.iter().map(|reader| (reader.hash.clone(), reader.expires_ms)).collect();
-        (Self { snapshot, zones, pulls, readers }, outdated)
+        let number = before.map_or(0, |before| before.number) + 1;
+        (Self { number, snapshot, zones, pulls, readers }, outdated)
     }
 
     /// Whether a token may read private zones now.
@@ -201,6 +204,29 @@ pub(crate) struct Control {
     pub(crate) token: TokenSecret,
 }
 
+/// Edges made in this process.
+static NODES: AtomicU64 = AtomicU64::new(0);
+
+/// A page's key, ready to look for it in memory.
+pub(crate) struct StoredAs {
+    key: Key,
+    hash: u64,
+}
+
+impl StoredAs {
+    pub(crate) fn key(&self) -> Option<&PageKey> {
+        match &self.key {
+            Key::Page(key) => Some(key),
+            Key::Head(_) | Key::Slice(_) => None,
+        }
+    }
+
+    /// Whether what it names may still be found.
+    pub(crate) fn in_era(&self, node: &Node) -> bool {
+        self.key().is_some_and(|key| key.era == node.marks.era())
+    }
+}
+
 pub(crate) struct Node {
     pub(crate) config: NodeConfig,
     /// Nothing: this edge stands alone.
@@ -221,6 +247,10 @@ pub(crate) struct Node {
     pub(crate) curve: Curve,
     pub(crate) tools: ToolsState,
     view: RwLock<Option<Arc<View>>>,
+    /// Of `view`; set after it.
+    view_number: AtomicU64,
+    /// Tells the edges of a process apart.
+    pub(crate) number: u64,
     store: Memory<Key, Item>,
     /// What has been purged.
     pub(crate) marks: Arc<Marks>,
@@ -258,6 +288,8 @@ impl Node {
             fetches: Arc::new(Semaphore::new(MAX_FETCHES)),
             incoming: Arc::new(Semaphore::new(MAX_INCOMING_BYTES)),
             view: RwLock::new(None),
+            view_number: AtomicU64::new(0),
+            number: NODES.fetch_add(1, Ordering::Relaxed),
             placements: Mutex::new(HashMap::new()),
         }
     }
@@ -274,7 +306,9 @@ impl Node {
     pub(crate) fn configure(&self, snapshot: Snapshot) {
         let (view, zones) = View::new(snapshot, self.view().as_deref());
         self.classes.configure(&view.snapshot.zones, |choice| self.store.class_for(choice));
+        let number = view.number;
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(view));
+        self.view_number.store(number, Ordering::Release);
         if !zones.is_empty() {
             self.marks.mark(PurgeTargets { zones, ..PurgeTargets::default() });
         }
@@ -314,6 +348,30 @@ impl Node {
             Some(Item::Page(page)) => Some(page),
             _ => None,
         }
+    }
+
+    /// How a page is looked for in memory.
+    pub(crate) fn stored_as(&self, key: PageKey) -> StoredAs {
+        let key = Key::Page(key);
+        StoredAs { hash: self.store.hash(&key), key }
+    }
+
+    /// [`Self::use_page`].
+    pub(crate) fn use_stored(&self, stored_as: &StoredAs) -> Option<Arc<Page>> {
+        match self.store.get_hashed(stored_as.hash, &stored_as.key) {
+            Some(Item::Page(page)) => Some(page),
+            _ => None,
+        }
+    }
+
+    /// [`Self::count_use`] of what memory had.
+    pub(crate) fn count_stored_use(&self, stored_as: &StoredAs, bytes: u64) {
+        self.curve.record(stored_as.hash, bytes, true);
+    }
+
+    /// The number of the configuration in use.
+    pub(crate) fn view_number(&self) -> u64 {
+        self.view_number.load(Ordering::Acquire)
     }
 
     /// Stores a page; called with its lock. False: it does not fit.

@@ -19,6 +19,7 @@ mod growing;
 mod keeping;
 mod large;
 mod purge;
+mod ready;
 mod runs;
 mod slice_reader;
 pub(crate) mod sliced;
@@ -51,6 +52,8 @@ pub(crate) use crate::pull::explain::{explain, imagined};
 use crate::pull::fetch::{Exclusive, Failed, Landing, Order};
 pub(crate) use crate::pull::frozen::thaw;
 use crate::pull::growing::Budget;
+use crate::pull::ready::Lesson;
+pub(crate) use crate::pull::ready::Ready;
 use crate::pull::stored::{Page, PageKey, Variant};
 use crate::pull::upgrade::Tunnel;
 pub(crate) use crate::pull::zone::PullZone;
@@ -146,8 +149,14 @@ impl Node {
     }
 }
 
-/// Answers a request to a pull zone.
-pub(crate) async fn serve(node: &Arc<Node>, zone: &Arc<PullZone>, mut parts: Parts, body: Body) -> Response<Body> {
+/// Answers a request to a pull zone. `view`: the number of the configuration that it is of.
+pub(crate) async fn serve(
+    node: &Arc<Node>,
+    zone: &Arc<PullZone>,
+    view: u64,
+    mut parts: Parts,
+    body: Body,
+) -> Response<Body> {
     let started = Instant::now();
     let method = parts.method.clone();
     let has_body = !http_body::Body::is_end_stream(&body);
@@ -177,6 +186,7 @@ pub(crate) async fn serve(node: &Arc<Node>, zone: &Arc<PullZone>, mut parts: Par
                 started,
                 informational: parts.extensions.remove::<Informational>().map(relay),
                 in_memory: false,
+                lesson: Lesson::of(zone, &parts, has_body, view),
             };
             let on_upgrade = parts.extensions.remove::<net::OnUpgrade>().filter(|_| visit.asked.upgrade.is_some());
             let tunnel = match on_upgrade.map(|on_upgrade| (on_upgrade, Arc::clone(&zone.tunnels).try_acquire_owned()))
@@ -217,6 +227,8 @@ struct Visit {
     informational: Option<OnInformational>,
     /// Memory had something under its key when it came.
     in_memory: bool,
+    /// What may be learnt from it for the next of its kind.
+    lesson: Option<Lesson>,
 }
 
 impl Visit {
@@ -243,6 +255,9 @@ impl Visit {
                     let stored = forward.is_some();
                     let told = Told { detail: away.then_some("disconnected"), forward, stored, ..Told::of(outcome) };
                     if let Some(response) = self.answer(&key, &variant, &told, false).await {
+                        if let Some(lesson) = self.lesson.take_if(|_| outcome == Outcome::Hit) {
+                            lesson.learn(&self.node, &self.zone, self.node.stored_as(key));
+                        }
                         return response;
                     }
                 }

@@ -48,15 +48,15 @@ pub(crate) async fn serve(node: Arc<Node>, request: Request<Incoming>) -> Respon
             parts.headers.remove(header::AUTHORIZATION);
         }
         let response = match admitted {
-            Ok(()) => pull::serve(&node, zone, parts, Body::wrap(body)).await,
+            Ok(()) => pull::serve(&node, zone, view.number, parts, Body::wrap(body)).await,
             Err(problem) => refuse(&node, &parts.method, &problem),
         };
-        node.metrics.seconds.observe(started.elapsed().as_secs_f64());
+        node.metrics.observe(started.elapsed());
         return response;
     } else {
         answer(&node, &parts).await.unwrap_or_else(|problem| refuse(&node, &parts.method, &problem))
     };
-    node.metrics.seconds.observe(started.elapsed().as_secs_f64());
+    node.metrics.observe(started.elapsed());
     finish(&node, response.headers_mut(), started.elapsed());
     response
 }

@@ -16,8 +16,10 @@ mod workers;
 pub use body::{Body, BodyError, ReadError, read_to_end};
 pub use client::{ClientLimits, HttpClient, NetError};
 pub use listen::{Listener, MAX_WORKERS, bind, bind_udp, bind_workers};
-pub use serve::{Peer, ServerLimits, serve, service};
-pub use server::{Incoming, Informational, OnUpgrade, UpgradeError, Upgraded};
+pub use serve::{Peer, ServerLimits, serve, serve_ready, service};
+pub use server::{
+    Incoming, Informational, OnUpgrade, Plain, ReadyAnswers, UpgradeError, Upgraded, is_plain_field, ready_head,
+};
 pub use upstream::{
     HealthCheck, OnInformational, QUEUE_MAX, RESPONSE_FIELDS, RESPONSE_HEAD_BYTES, Retry, ServerState, TRIES_MAX,
     Upstream, UpstreamConfig, UpstreamConfigError, UpstreamError, UpstreamProtocol, UpstreamResponse, UpstreamServer,

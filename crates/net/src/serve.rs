@@ -24,7 +24,7 @@ use tower_service::Service;
 
 use crate::body::BodyError;
 use crate::listen::Listener;
-use crate::server::{self, Incoming};
+use crate::server::{self, Incoming, ReadyAnswers};
 use crate::stall::StallGuard;
 use crate::workers;
 
@@ -84,16 +84,32 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BodyError>,
 {
+    serve_ready(listener, service, None, limits, shutdown).await;
+}
+
+/// [`serve`], with answers that may be `ready` before a request is parsed.
+pub async fn serve_ready<S, B>(
+    listener: impl Into<Listener>,
+    service: S,
+    ready: Option<Arc<dyn ReadyAnswers>>,
+    limits: ServerLimits,
+    shutdown: CancellationToken,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BodyError>,
+{
     let places = Arc::new(Semaphore::new(limits.connections));
+    let serving = Serving { service, ready, limits, places, shutdown };
     match listener.into() {
-        Listener::Here(listener) => serve_one(listener, service, limits, places, shutdown).await,
+        Listener::Here(listener) => serving.on(listener).await,
         Listener::Workers(sockets) => {
             workers::run(sockets, |socket| {
-                let (service, limits) = (service.clone(), limits.clone());
-                let (places, shutdown) = (Arc::clone(&places), shutdown.clone());
+                let serving = serving.clone();
                 async move {
                     match TcpListener::from_std(socket) {
-                        Ok(listener) => serve_one(listener, service, limits, places, shutdown).await,
+                        Ok(listener) => serving.on(listener).await,
                         Err(error) => tracing::error!(%error, "a worker cannot use its socket"),
                     }
                 }
@@ -103,50 +119,60 @@ where
     }
 }
 
-/// Serves on one socket. `places`: of all sockets together.
-async fn serve_one<S, B>(
-    listener: TcpListener,
+/// What the sockets of a listener share.
+#[derive(Clone)]
+struct Serving<S> {
     service: S,
+    ready: Option<Arc<dyn ReadyAnswers>>,
     limits: ServerLimits,
+    /// For connections on all sockets together.
     places: Arc<Semaphore>,
     shutdown: CancellationToken,
-) where
+}
+
+impl<S, B> Serving<S>
+where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BodyError>,
 {
-    // Dropped with this future, so that whoever ends the role ends its connections, too.
-    let mut tasks = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
-            Some(_) = tasks.join_next() => continue,
-            () = shutdown.cancelled() => break,
-        };
-        let (stream, peer, place) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "accept failed");
-                tokio::time::sleep(Duration::from_millis(ACCEPT_REST_MS)).await;
-                continue;
-            }
-        };
-        // Small answers must not wait for an acknowledgement; a failure only costs latency.
-        let _ = stream.set_nodelay(true);
-        let stream = StallGuard::new(stream, Duration::from_millis(limits.stall_ms));
-        // A token of its own, because all waiting connections would meet at the lock of a common one.
-        let connection = server::run(stream, peer, service.clone(), limits.clone(), shutdown.child_token());
-        tasks.spawn(async move {
-            connection.await;
-            drop(place);
-        });
-    }
-    drop(listener);
-    let drained = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(Duration::from_millis(limits.drain_ms), drained).await.is_err() {
-        tracing::warn!(connections = tasks.len(), "cut off what did not finish within the drain time");
-        tasks.shutdown().await;
+    /// Serves on one socket.
+    async fn on(self, listener: TcpListener) {
+        let Self { service, ready, limits, places, shutdown } = self;
+        // Dropped with this future, so that whoever ends the role ends its connections, too.
+        let mut tasks = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = accept(&listener, &places) => accepted,
+                Some(_) = tasks.join_next() => continue,
+                () = shutdown.cancelled() => break,
+            };
+            let (stream, peer, place) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "accept failed");
+                    tokio::time::sleep(Duration::from_millis(ACCEPT_REST_MS)).await;
+                    continue;
+                }
+            };
+            // Small answers must not wait for an acknowledgement; a failure only costs latency.
+            let _ = stream.set_nodelay(true);
+            let stream = StallGuard::new(stream, Duration::from_millis(limits.stall_ms));
+            // A token of its own, because all waiting connections would meet at the lock of a common one.
+            let (service, ready) = (service.clone(), ready.clone());
+            let connection = server::run(stream, peer, service, ready, limits.clone(), shutdown.child_token());
+            tasks.spawn(async move {
+                connection.await;
+                drop(place);
+            });
+        }
+        drop(listener);
+        let drained = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_millis(limits.drain_ms), drained).await.is_err() {
+            tracing::warn!(connections = tasks.len(), "cut off what did not finish within the drain time");
+            tasks.shutdown().await;
+        }
     }
 }
 

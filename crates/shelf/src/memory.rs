@@ -80,7 +80,11 @@ impl<K: Hash + Eq, V: Clone> Memory<K, V> {
 
     /// The value under `key`, which is used by that.
     pub fn get(&self, key: &K) -> Option<V> {
-        let hash = self.hash(key);
+        self.get_hashed(self.hash(key), key)
+    }
+
+    /// [`Self::get`] of a key whose [hash](Self::hash) is known.
+    pub fn get_hashed(&self, hash: u64, key: &K) -> Option<V> {
         self.shard(hash).get(hash, key).cloned()
     }
 

@@ -23,9 +23,9 @@ use crate::pull::sliced::Sliced;
 use crate::pull::stored::{Content, Part, Variant};
 use crate::pull::zone::PullZone;
 
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
-const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// What a response tells about how it was come by.
 #[derive(Debug, Clone, Copy)]

@@ -75,6 +75,7 @@ pub(crate) async fn explain(node: &Arc<Node>, zone: &Arc<PullZone>, parts: &Part
         started: std::time::Instant::now(),
         informational: None,
         in_memory: false,
+        lesson: None,
     };
     let key = node.page_key(zone, &visit.asked);
     let from_disk = node.find_page(&key).await;

@@ -11,6 +11,8 @@ use http_cache::response::Rules;
 use net::{HealthCheck, Retry, Upstream, UpstreamConfig, UpstreamProtocol, UpstreamServer};
 use tokio::sync::Semaphore;
 
+use crate::pull::ready;
+
 /// A pull zone.
 pub(crate) struct PullZone {
     pub(crate) name: ZoneName,
@@ -22,6 +24,8 @@ pub(crate) struct PullZone {
     /// Places for connections that change their protocol.
     pub(crate) tunnels: Arc<Semaphore>,
     pub(crate) key_headers: Vec<HeaderName>,
+    /// See [`ready::suits`].
+    pub(crate) plain: bool,
     request_changes: Vec<(HeaderName, Option<HeaderValue>)>,
     response_changes: Vec<(HeaderName, Option<HeaderValue>)>,
 }
@@ -86,6 +90,7 @@ impl PullZone {
         };
         Self {
             fingerprint: fingerprint(&doc),
+            plain: ready::suits(&doc),
             upstream,
             tunnels: Arc::new(Semaphore::new(usize::try_from(doc.max_connections / 2).unwrap_or(1).max(1))),
             key_headers: doc.key.headers.iter().filter_map(|name| name.parse().ok()).collect(),

@@ -92,6 +92,19 @@ pub(crate) fn head(out: &mut Vec<u8>, parts: &response::Parts, hint: &SizeHint, 
     Plan { framing, keep_alive }
 }
 
+/// The head of a 200 response whose body has this length, without its empty line: for who answers before requests are parsed
+/// ([`super::plain::ReadyAnswers`]), and adds what changes from answer to answer. The connection goes on afterwards. `fields`
+/// have a `Date`.
+pub fn ready_head(fields: &HeaderMap, length: u64) -> Vec<u8> {
+    let mut head = Vec::new();
+    let mut parts = http::Response::new(()).into_parts().0;
+    parts.headers.clone_from(fields);
+    let asked = Asked { is_head: false, version: Version::HTTP_11, keep_alive: true };
+    self::head(&mut head, &parts, &SizeHint::with_exact(length), asked, b"");
+    head.truncate(head.len().saturating_sub(2));
+    head
+}
+
 /// Writes an informational response.
 pub(crate) fn informational(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap) {
     status_line(out, status);

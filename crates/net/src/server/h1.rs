@@ -3,14 +3,16 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tower_service::Service;
 
 use super::body::Incoming;
@@ -18,6 +20,7 @@ use super::date::DateText;
 use super::exchange::{Exchanges, Next};
 use super::head::{self, Head};
 use super::informational::Informational;
+use super::plain::{Plain, ReadyAnswers};
 use super::reading::Fault;
 use super::refusal::Refusal;
 use super::scan::{HeadLimits, Scanner};
@@ -40,6 +43,7 @@ pub(crate) async fn run<T, S, B>(
     io: T,
     peer: SocketAddr,
     mut service: S,
+    ready: Option<Arc<dyn ReadyAnswers>>,
     limits: ServerLimits,
     shutdown: CancellationToken,
 ) where
@@ -59,9 +63,14 @@ pub(crate) async fn run<T, S, B>(
     };
     let head_limits =
         HeadLimits { bytes: limits.head_bytes, fields: limits.head_fields, target_bytes: limits.target_bytes };
-    let mut connection = Connection { exchanges, limits: head_limits, timer: Timer::new(limits.head_ms), first: true };
+    let timer = Timer::new(limits.head_ms);
+    let drain = Drain::new(shutdown.clone());
+    let mut connection = Connection { exchanges, ready, limits: head_limits, timer, drain, first: true };
     loop {
         let next = match connection.next_head().await {
+            Ok(Begins::Answered) => {
+                connection.exchanges.wire.flush().await.map(|()| Next::Request).map_err(|_| Fault::Gone)
+            }
             Ok(Begins::Request(head)) => connection.exchanges.run(*head, &mut service).await,
             Ok(Begins::Http2) => {
                 let io = connection.exchanges.wire.into_rewound();
@@ -88,8 +97,10 @@ pub(crate) async fn run<T, S, B>(
 
 struct Connection<T> {
     exchanges: Exchanges<T>,
+    ready: Option<Arc<dyn ReadyAnswers>>,
     limits: HeadLimits,
     timer: Timer,
+    drain: Drain,
     /// Whether no request came yet.
     first: bool,
 }
@@ -97,6 +108,8 @@ struct Connection<T> {
 /// What comes next on a connection.
 enum Begins {
     Request(Box<Head>),
+    /// A request whose answer was ready, and is staged now.
+    Answered,
     Http2,
     /// It ended, was idle for too long, or idle at shutdown.
     Nothing,
@@ -115,6 +128,10 @@ impl<T: Transport> Connection<T> {
             }
             if !preface && let Some(found) = scanner.advance(input, &self.limits)? {
                 self.first = false;
+                if self.answered(found.clone()) {
+                    return Ok(Begins::Answered);
+                }
+                let input = &mut self.exchanges.wire.input;
                 input.advance(found.start);
                 let bytes = input.split_to(found.len()).freeze();
                 return head::parse(&bytes, scanner.fields(), &self.limits).map(|head| Begins::Request(Box::new(head)));
@@ -131,14 +148,23 @@ impl<T: Transport> Connection<T> {
         }
     }
 
+    /// Whether the answer to the request whose head stands there was ready. It is staged then, and the head is taken.
+    fn answered(&mut self, found: Range<usize>) -> bool {
+        let Exchanges { wire, shutdown, peer, .. } = &mut self.exchanges;
+        let Some(ready) = self.ready.as_deref().filter(|_| !shutdown.is_cancelled()) else { return false };
+        let head = wire.input.get(found.clone()).and_then(|head| Plain::read(head, *peer, false));
+        let Some(body) = head.and_then(|plain| ready.answer(&plain, wire.output.staged())) else { return false };
+        wire.input.advance(found.end);
+        wire.output.push(body, b"");
+        true
+    }
+
     async fn fill(&mut self, idle: bool) -> Filled {
-        let Exchanges { wire, shutdown, .. } = &mut self.exchanges;
-        let mut shut_down = pin!(shutdown.cancelled());
         poll_fn(|cx| {
-            if let Poll::Ready(read) = wire.poll_fill(cx) {
+            if let Poll::Ready(read) = self.exchanges.wire.poll_fill(cx) {
                 return Poll::Ready(if matches!(read, Ok(1..)) { Filled::More } else { Filled::Nothing });
             }
-            if idle && shut_down.as_mut().poll(cx).is_ready() {
+            if idle && self.drain.poll(cx).is_ready() {
                 return Poll::Ready(Filled::Nothing);
             }
             self.timer.poll(cx).map(|()| if idle { Filled::Nothing } else { Filled::TooSlow })
@@ -183,6 +209,28 @@ enum Filled {
     More,
     Nothing,
     TooSlow,
+}
+
+/// Waits for the shutdown, once for the whole connection: to begin anew with each request would take locks each time.
+struct Drain {
+    token: CancellationToken,
+    waiting: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Who is woken by `waiting`.
+    woken: Option<Waker>,
+}
+
+impl Drain {
+    fn new(token: CancellationToken) -> Self {
+        Self { waiting: Box::pin(token.clone().cancelled_owned()), token, woken: None }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.woken.as_ref().is_some_and(|woken| woken.will_wake(cx.waker())) {
+            return if self.token.is_cancelled() { Poll::Ready(()) } else { Poll::Pending };
+        }
+        self.woken = Some(cx.waker().clone());
+        self.waiting.as_mut().poll(cx)
+    }
 }
 
 /// A deadline that is moved for each request, and that nearly never passes: moving it touches no timer, the timer that

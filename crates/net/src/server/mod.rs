@@ -1,5 +1,8 @@
 //! The server's side of HTTP on one connection: our own strict HTTP/1.1, and HTTP/2 by prior knowledge over `h2`.
 //!
+//! Requests that ask for nothing special are offered to the service as they stand in the buffer (`plain.rs`), before anything is
+//! parsed. Connections that wait keep no buffers (`pool.rs`).
+//!
 //! Pure parts (no I/O, no clock): `scan.rs` finds the head of a request in a buffer, `head.rs` judges it, `host.rs` and
 //! `target.rs` its two most delicate parts, `chunked.rs` decodes bodies, `encode.rs` frames responses, `refusal.rs` names
 //! everything that is refused. Thin shells: `wire.rs` (socket and buffers), `h1.rs` (the connection's loop), `exchange.rs`
@@ -19,6 +22,8 @@ mod h2;
 mod head;
 mod host;
 mod informational;
+mod plain;
+mod pool;
 mod reading;
 mod refusal;
 mod rewound;
@@ -32,7 +37,9 @@ mod wire;
 mod properties;
 
 pub use body::Incoming;
+pub use encode::ready_head;
 pub(crate) use h1::run;
 pub use informational::Informational;
+pub use plain::{Plain, ReadyAnswers, is_plain_field};
 pub use upgrade::{OnUpgrade, UpgradeError, Upgraded};
 pub(crate) use wire::Transport;

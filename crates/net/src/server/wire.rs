@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::pool;
 use super::rewound::Rewound;
 
 /// Bytes asked of the socket at once.
@@ -41,12 +42,19 @@ impl<T: Transport> Wire<T> {
         Self { io, input: BytesMut::new(), output: Outbox::default() }
     }
 
-    /// One read into `input`; 0 at the end of the stream.
+    /// One read into `input`; 0 at the end of the stream. While there is nothing to read, `input` keeps no buffer.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.input.capacity() == 0 {
+            self.input = pool::input();
+        }
         if self.input.capacity() - self.input.len() < READ_LEAST_BYTES {
             self.input.reserve(READ_BYTES);
         }
-        tokio_util::io::poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input)
+        let filled = tokio_util::io::poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input);
+        if filled.is_pending() && self.input.is_empty() {
+            pool::give_back_input(std::mem::take(&mut self.input));
+        }
+        filled
     }
 
     /// Writes all of `output`.
@@ -58,6 +66,7 @@ impl<T: Transport> Wire<T> {
             }
             self.output.advance(written);
         }
+        pool::give_back_output(std::mem::take(&mut self.output.staged));
         Poll::Ready(Ok(()))
     }
 
@@ -65,6 +74,11 @@ impl<T: Transport> Wire<T> {
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx))?;
         Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    /// [`Self::poll_flush`] as a future.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await
     }
 
     /// Ends the writing direction.
@@ -95,6 +109,9 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// Where heads and small pieces are copied to. Only while [`Outbox::is_full`] says no.
     pub(crate) fn staged(&mut self) -> &mut Vec<u8> {
+        if self.staged.capacity() == 0 {
+            self.staged = pool::output();
+        }
         &mut self.staged
     }
 

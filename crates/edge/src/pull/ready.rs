@@ -1,0 +1,260 @@
+//! Answers that are ready: a plain read ([`net::Plain`]) of something that memory has whole and fresh is answered with what
+//! was worked out for an earlier one, before anything of it is parsed.
+//!
+//! What is remembered of a URL is what never changes while the configuration stays: its zone, its key and, for the response
+//! that was sent last, the fields that are the same each time. It is learnt from a plain read that went the whole way and
+//! was a hit. Everything that can change is looked at each time, with the functions that the whole way uses: which variant
+//! is selected, what was purged, how old it is. Whatever is not a plain hit then goes the whole way.
+//!
+//! Each thread remembers for itself, so nothing here is shared between cores but what the store and the marks are. What is
+//! remembered keeps no body in memory.
+
+use std::cell::RefCell;
+use std::hash::{BuildHasher, RandomState};
+use std::io::Write as _;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http_cache::Outcome;
+use http_cache::response::{self, Use};
+use net::{Peer, Plain, ReadyAnswers};
+
+use crate::node::{Link, Node, StoredAs};
+use crate::pull::answer::{CACHE_STATUS, SERVER_TIMING, X_CACHE};
+use crate::pull::stored::{Content, Page, Variant};
+use crate::pull::zone::PullZone;
+use crate::purges::Verdict;
+
+/// URLs that a thread remembers: [`WAYS`] in each of so many sets. About a kilobyte each.
+const SETS: usize = 4_096;
+/// Places for the URLs of one set.
+const WAYS: usize = 4;
+/// Bytes of host and target of a URL that is remembered.
+const URL_BYTES: usize = 1_024;
+/// Bytes of the head of a response that is remembered.
+const HEAD_BYTES: usize = 4_096;
+
+thread_local! {
+    static MEMORY: RefCell<Remembered> = RefCell::new(Remembered::default());
+}
+
+/// What a plain read that goes the whole way may teach.
+pub(crate) struct Lesson {
+    view: u64,
+    secure: bool,
+    host: Box<[u8]>,
+    target: Box<[u8]>,
+}
+
+impl Lesson {
+    /// Nothing where the request is not plain, or the zone looks at fields that plain reads may have. `view`: the number of
+    /// the configuration that the zone is of.
+    pub(crate) fn of(zone: &PullZone, parts: &Parts, has_body: bool, view: u64) -> Option<Self> {
+        if has_body || !zone.plain {
+            return None;
+        }
+        let peer = parts.extensions.get::<Peer>()?.0;
+        let Plain { secure, host, target, .. } = Plain::of(parts, peer, false)?;
+        let fits = host.len() + target.len() <= URL_BYTES;
+        fits.then(|| Self { view, secure, host: host.into(), target: target.into() })
+    }
+
+    /// Remembers where the answer is: it was a hit.
+    pub(crate) fn learn(self, node: &Arc<Node>, zone: &Arc<PullZone>, stored_as: StoredAs) {
+        let Self { view, secure, host, target } = self;
+        let known =
+            Known { node: node.number, view, secure, host, target, stored_as, zone: Arc::clone(zone), made: None };
+        MEMORY.with_borrow_mut(|memory| memory.keep(known));
+    }
+}
+
+/// The answers of an edge that are ready.
+pub(crate) struct Ready(pub(crate) Arc<Node>);
+
+impl ReadyAnswers for Ready {
+    fn answer(&self, asked: &Plain<'_>, head: &mut Vec<u8>) -> Option<Bytes> {
+        let started = Instant::now();
+        let node = &self.0;
+        if !node.standalone() && *node.link.borrow() != Link::Live {
+            return None;
+        }
+        MEMORY.with_borrow_mut(|memory| {
+            let known = memory.find(node, asked)?;
+            let answer = known.as_mut()?.answer(node, asked, head, started);
+            if answer.is_none() {
+                // It is looked at as a whole now, and learnt anew.
+                *known = None;
+            }
+            answer
+        })
+    }
+}
+
+/// What a thread remembers.
+struct Remembered {
+    hasher: RandomState,
+    /// Made when the first URL is learnt.
+    places: Vec<Option<Box<Known>>>,
+    /// In which place of a full set the next URL is put.
+    turn: usize,
+}
+
+impl Default for Remembered {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), places: Vec::new(), turn: 0 }
+    }
+}
+
+impl Remembered {
+    fn set(&mut self, secure: bool, host: &[u8], target: &[u8]) -> &mut [Option<Box<Known>>] {
+        let hash = self.hasher.hash_one((secure, host, target));
+        let first = usize::try_from(hash % SETS as u64).unwrap_or(0) * WAYS;
+        self.places.get_mut(first..first + WAYS).unwrap_or_default()
+    }
+
+    fn find(&mut self, node: &Node, asked: &Plain<'_>) -> Option<&mut Option<Box<Known>>> {
+        let fits = |known: &Known| {
+            *known.target == *asked.target
+                && *known.host == *asked.host
+                && known.secure == asked.secure
+                && known.node == node.number
+        };
+        let set = self.set(asked.secure, asked.host, asked.target);
+        set.iter_mut().find(|place| place.as_deref().is_some_and(fits))
+    }
+
+    fn keep(&mut self, known: Known) {
+        if self.places.is_empty() {
+            self.places.resize_with(SETS * WAYS, || None);
+        }
+        self.turn = self.turn.wrapping_add(1);
+        let turn = self.turn % WAYS;
+        let set = self.set(known.secure, &known.host, &known.target);
+        let same = |place: &Option<Box<Known>>| {
+            place.as_deref().is_none_or(|other| {
+                other.target == known.target && other.host == known.host && other.secure == known.secure
+            })
+        };
+        let at = set.iter().position(same).unwrap_or(turn);
+        if let Some(place) = set.get_mut(at) {
+            *place = Some(Box::new(known));
+        }
+    }
+}
+
+/// What is remembered of a URL.
+struct Known {
+    /// Of which edge of this process.
+    node: u64,
+    /// The number of the configuration.
+    view: u64,
+    secure: bool,
+    host: Box<[u8]>,
+    target: Box<[u8]>,
+    stored_as: StoredAs,
+    zone: Arc<PullZone>,
+    made: Option<Made>,
+}
+
+/// What is the same in each answer out of a variant.
+struct Made {
+    /// It keeps the variant's place, and so its address, but nothing of it.
+    variant: Weak<Variant>,
+    head: Box<[u8]>,
+}
+
+impl Known {
+    fn answer(&mut self, node: &Arc<Node>, asked: &Plain<'_>, head: &mut Vec<u8>, started: Instant) -> Option<Bytes> {
+        if self.view != node.view_number() || !self.stored_as.in_era(node) {
+            return None;
+        }
+        let page = node.use_stored(&self.stored_as)?;
+        let variant = selected(&page, asked, &self.zone)?;
+        let body = body(variant)?;
+        let key = self.stored_as.key()?;
+        if node.verdict_on_variant(key, variant) != Verdict::Clean {
+            return None;
+        }
+        let age_s = variant.age_s(node.now_ms());
+        let Use::Fresh { ttl_s } = response::reuse(&variant.terms, age_s, None) else { return None };
+        let made = match &mut self.made {
+            Some(made) if std::ptr::eq(made.variant.as_ptr(), Arc::as_ptr(variant)) => made,
+            made => made.insert(Made { variant: Arc::downgrade(variant), head: fields(node, &self.zone, variant)? }),
+        };
+        head.extend_from_slice(&made.head);
+        finish(head, node.config.node.name.as_str(), age_s, ttl_s, started);
+        node.bring_to_disk(key, variant);
+        node.count_stored_use(&self.stored_as, body.len() as u64);
+        node.metrics.count_ready(started.elapsed());
+        Some(body)
+    }
+}
+
+/// The variant of a page that a plain read selects.
+fn selected<'a>(page: &'a Page, asked: &Plain<'_>, zone: &PullZone) -> Option<&'a Arc<Variant>> {
+    if let [only] = page.variants.as_slice()
+        && only.selected_by.is_empty()
+    {
+        return Some(only);
+    }
+    let mut fields = HeaderMap::new();
+    for name in page.selecting_names() {
+        for value in asked.values(name.as_str()) {
+            fields.append(name, HeaderValue::from_bytes(value).ok()?);
+        }
+    }
+    page.select(&fields, !zone.strict())
+}
+
+/// The body of a 200 all of which is in memory, in one piece.
+fn body(variant: &Variant) -> Option<Bytes> {
+    let Content::Parts(parts) = &variant.content else { return None };
+    if variant.status != StatusCode::OK || !variant.whole() {
+        return None;
+    }
+    match parts.as_slice() {
+        [] => Some(Bytes::new()),
+        [part] => <&[Bytes; 1]>::try_from(part.pieces.as_slice()).ok().map(|[piece]| piece.clone()),
+        _ => None,
+    }
+}
+
+/// The head of an answer but for what [`finish`] adds.
+fn fields(node: &Node, zone: &PullZone, variant: &Variant) -> Option<Box<[u8]>> {
+    let mut fields = variant.fields.clone();
+    fields.insert(X_CACHE, HeaderValue::from_static(Outcome::Hit.x_cache()));
+    let via = format!("1.1 littoral-{}", node.config.node.name);
+    fields.append(header::VIA, HeaderValue::try_from(via).ok()?);
+    zone.change_response(&mut fields);
+    if !fields.contains_key(header::DATE) {
+        return None;
+    }
+    let head = net::ready_head(&fields, variant.length?);
+    (head.len() <= HEAD_BYTES).then(|| head.into())
+}
+
+/// Adds what changes from answer to answer, and the empty line.
+fn finish(head: &mut Vec<u8>, node: &str, age_s: u64, ttl_s: u64, started: Instant) {
+    let us = started.elapsed().as_micros();
+    // Writing to a vector cannot fail.
+    let _ = write!(
+        head,
+        "age: {age_s}\r\ncache-status: littoral-{node}; hit; ttl={ttl_s}\r\nserver-timing: edge;dur={}.{:03}\r\n\r\n",
+        us / 1_000,
+        us % 1_000
+    );
+}
+
+/// Whether no field that a plain read may have plays a part in a zone's decisions, and nothing that [`finish`] adds is
+/// changed by it.
+pub(crate) fn suits(doc: &api::PullDoc) -> bool {
+    let plain = |name: &String| net::is_plain_field(name.as_bytes());
+    let added = [header::AGE, CACHE_STATUS, SERVER_TIMING];
+    let changes = |name: &str| name.parse::<HeaderName>().is_ok_and(|name| added.contains(&name));
+    !doc.key.headers.iter().any(plain)
+        && !doc.bypass.iter().filter_map(|entry| entry.header.as_ref()).any(plain)
+        && !doc.response_headers.iter().any(|change| changes(&change.name))
+}

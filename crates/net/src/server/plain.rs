@@ -1,0 +1,254 @@
+//! Plain reads: requests that ask for nothing but what their URL names, found in the buffer without being taken apart.
+//!
+//! Most requests to a cache are plain, and most of their answers are ready. A service that has such answers
+//! ([`ReadyAnswers`]) is asked before anything is parsed; what it does not answer goes the whole way. Nothing is decided
+//! here that the whole way would decide differently: a head in which anything is unusual is not plain, and target and host
+//! are only ever compared with those of requests that went the whole way.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Method, header};
+
+/// Fields that say nothing about which representation is asked for, but for what a response's `Vary` names. In lower case.
+const PLAIN_FIELDS: [&str; 22] = [
+    "accept",
+    "user-agent",
+    "accept-encoding",
+    "accept-language",
+    "referer",
+    "origin",
+    "priority",
+    "dnt",
+    "sec-gpc",
+    "sec-fetch-dest",
+    "sec-fetch-mode",
+    "sec-fetch-site",
+    "sec-fetch-user",
+    "sec-ch-ua",
+    "sec-ch-ua-mobile",
+    "sec-ch-ua-platform",
+    "save-data",
+    "upgrade-insecure-requests",
+    "x-requested-with",
+    "traceparent",
+    "tracestate",
+    "keep-alive",
+];
+
+/// Whether a field may stand in a plain read. Names are compared without their case.
+pub fn is_plain_field(name: &[u8]) -> bool {
+    PLAIN_FIELDS.iter().any(|plain| plain.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// A plain read: a GET over a connection that stays open, with a host and no field but plain ones.
+#[derive(Debug, Clone, Copy)]
+pub struct Plain<'a> {
+    /// Who asks.
+    pub peer: SocketAddr,
+    /// Whether the connection is TLS.
+    pub secure: bool,
+    /// `Host`, as it came.
+    pub host: &'a [u8],
+    /// The target, as it came; it begins with `/`.
+    pub target: &'a [u8],
+    fields: Fields<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fields<'a> {
+    /// Lines that end with CRLF, and an empty one.
+    Lines(&'a [u8]),
+    Map(&'a HeaderMap),
+}
+
+/// What answers plain reads at once.
+pub trait ReadyAnswers: Send + Sync + 'static {
+    /// Appends the head of the response, with its empty line, to `head`, and gives the body, whose length the head says.
+    /// `None`: it has no answer ready, and has appended nothing.
+    fn answer(&self, asked: &Plain<'_>, head: &mut Vec<u8>) -> Option<Bytes>;
+}
+
+impl<'a> Plain<'a> {
+    /// The plain read whose head these bytes are: complete lines that end with CRLF, the last of them empty. Nothing, if it
+    /// is not one, or anything about it would have to be looked at more closely.
+    pub(crate) fn read(head: &'a [u8], peer: SocketAddr, secure: bool) -> Option<Self> {
+        let (line, fields) = line(head)?;
+        let target = line.strip_prefix(b"GET ")?.strip_suffix(b" HTTP/1.1")?;
+        if target.first() != Some(&b'/') {
+            return None;
+        }
+        let (mut host, mut rest) = (None, fields);
+        while let Some((line, after)) = line_of_field(rest)? {
+            let (name, value) = line;
+            if name.eq_ignore_ascii_case(b"host") {
+                if host.replace(value).is_some() {
+                    return None;
+                }
+            } else if name.eq_ignore_ascii_case(b"connection") {
+                if !value.eq_ignore_ascii_case(b"keep-alive") {
+                    return None;
+                }
+            } else if !is_plain_field(name) {
+                return None;
+            }
+            rest = after;
+        }
+        Some(Self { peer, secure, host: host?, target, fields: Fields::Lines(fields) })
+    }
+
+    /// The same of a request that was parsed. Its body must be known to be empty.
+    pub fn of(request: &'a Parts, peer: SocketAddr, secure: bool) -> Option<Self> {
+        let fields = &request.headers;
+        let plain = |name: &header::HeaderName| {
+            *name == header::HOST || *name == header::CONNECTION || is_plain_field(name.as_str().as_bytes())
+        };
+        let keeps = |value: &header::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"keep-alive");
+        if request.method != Method::GET
+            || !fields.keys().all(plain)
+            || !fields.get_all(header::CONNECTION).iter().all(keeps)
+        {
+            return None;
+        }
+        let (host, target) = (fields.get(header::HOST)?, request.uri.path_and_query()?.as_str());
+        target.starts_with('/').then(|| Self {
+            peer,
+            secure,
+            host: host.as_bytes(),
+            target: target.as_bytes(),
+            fields: Fields::Map(fields),
+        })
+    }
+
+    /// The values of a field, whose name is given in lower case.
+    pub fn values(&self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        let (lines, map) = match self.fields {
+            Fields::Lines(lines) => (lines, None),
+            Fields::Map(map) => (&[][..], Some(map)),
+        };
+        let mut rest = lines;
+        let in_lines = std::iter::from_fn(move || {
+            loop {
+                let ((found, value), after) = line_of_field(rest)??;
+                rest = after;
+                if found.eq_ignore_ascii_case(name.as_bytes()) {
+                    return Some(value);
+                }
+            }
+        });
+        let in_map = map.into_iter().flat_map(move |map| map.get_all(name)).map(|value| value.as_bytes());
+        in_lines.chain(in_map)
+    }
+}
+
+/// A field's name and value.
+type Field<'a> = (&'a [u8], &'a [u8]);
+
+/// The next field and what follows it; inner nothing at the empty line, outer nothing where it is not surely well-formed.
+#[expect(clippy::option_option, reason = "the two mean different things")]
+fn line_of_field(rest: &[u8]) -> Option<Option<(Field<'_>, &[u8])>> {
+    let (line, after) = line(rest)?;
+    if line.is_empty() {
+        return Some(None);
+    }
+    let (name, value) = line.split_at_checked(memchr::memchr(b':', line)?)?;
+    let value = trim(value.get(1..)?);
+    // What `http::HeaderValue` takes, but for tabs.
+    let is_text = value.iter().all(|&byte| byte >= b' ' && byte != 0x7f);
+    is_text.then_some(Some(((name, value), after)))
+}
+
+/// Without the spaces and tabs around it.
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// The next line, without its CRLF, and what follows it.
+fn line(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (line, after) = rest.split_at_checked(memchr::memchr(b'\n', rest)? + 1)?;
+    Some((line.strip_suffix(b"\r\n")?, after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(head: &str) -> Option<(String, String)> {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let plain = Plain::read(head.as_bytes(), peer, false)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Some((text(plain.host), text(plain.target)))
+    }
+
+    #[test]
+    fn plain_heads() {
+        for (head, host, target) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "a", "/"),
+            ("GET /x?y HTTP/1.1\r\nhost:a:80 \r\nConnection: Keep-Alive\r\nUSER-AGENT: \t\r\n\r\n", "a:80", "/x?y"),
+            ("GET /é HTTP/1.1\r\naccept: */*\r\nHost: b\r\nAccept: text/html\r\n\r\n", "b", "/é"),
+        ] {
+            assert_eq!(read(head), Some((host.to_owned(), target.to_owned())), "{head}");
+        }
+    }
+
+    #[test]
+    fn anything_unusual_goes_the_whole_way() {
+        for head in [
+            "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "get / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.0\r\nHost: a\r\n\r\n",
+            "GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET * HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, x\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nCookie: a=b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nRange: bytes=0-1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n User-Agent: x\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nUser-Agent : x\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nUser-Agent\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: \0\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: \x0c\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: a\rb\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: x\n\r\n",
+        ] {
+            assert_eq!(read(head), None, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn parsed_requests_are_plain_where_their_heads_are() {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        for (name, value, plain) in [
+            ("user-agent", "x", true),
+            ("connection", "keep-alive", true),
+            ("connection", "close", false),
+            ("cookie", "a=b", false),
+            ("x-other", "", false),
+        ] {
+            let head = format!("GET /x HTTP/1.1\r\nHost: a\r\n{name}: {value}\r\n\r\n");
+            let request = http::Request::get("/x").header("host", "a").header(name, value).body(()).expect("request");
+            let parts = request.into_parts().0;
+            assert_eq!(read(&head).is_some(), plain, "{name}");
+            assert_eq!(Plain::of(&parts, peer, false).is_some(), plain, "{name}");
+        }
+    }
+
+    #[test]
+    fn values_of_a_field() {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let head = "GET / HTTP/1.1\r\nHost: a\r\nAccept: x\r\nDNT: 1\r\naccept:y\r\n\r\n";
+        let plain = Plain::read(head.as_bytes(), peer, false).expect("plain");
+        assert_eq!(plain.values("accept").collect::<Vec<_>>(), [b"x", b"y"]);
+        assert_eq!(plain.values("origin").count(), 0);
+    }
+}
