@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use crate::body::BodyError;
-use crate::server::{self, Incoming};
-use crate::stall::StallGuard;
+use crate::door::Door;
+use crate::server::Incoming;
 
 /// What a listener allows.
 #[derive(Debug, Clone)]
@@ -63,16 +63,54 @@ impl Default for ServerLimits {
     }
 }
 
-/// The address of the client, in the extensions of each request.
+/// The other end of the connection that a request came on, in the extensions of each request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer(pub SocketAddr);
+pub struct Peer {
+    /// The address of the client; behind a proxy that speaks the PROXY protocol, as that proxy says.
+    pub address: SocketAddr,
+    /// Whether it speaks TLS to us.
+    pub secure: bool,
+}
 
 /// How long to rest after an accept failed (out of descriptors, for example), in milliseconds.
 const ACCEPT_REST_MS: u64 = 50;
 
-/// Serves HTTP/1.1, and HTTP/2 with prior knowledge, on `listener` until `shutdown`, then drains and returns.
+/// Serves plain HTTP/1.1, and HTTP/2 with prior knowledge, on `listener` until `shutdown`, then drains and returns.
 pub async fn serve<S, B>(listener: TcpListener, service: S, limits: ServerLimits, shutdown: CancellationToken)
 where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BodyError>,
+{
+    serve_door(listener, Door::default(), service, limits, shutdown).await;
+}
+
+/// The same on several listeners, each with its door; each has the limits for itself.
+pub async fn serve_doors<S, B>(
+    doors: Vec<(TcpListener, Door)>,
+    service: S,
+    limits: ServerLimits,
+    shutdown: CancellationToken,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BodyError>,
+{
+    let serving = doors.into_iter().map(|(listener, door)| {
+        serve_door(listener, door, service.clone(), limits.clone(), shutdown.clone())
+    });
+    futures_util::future::join_all(serving).await;
+}
+
+async fn serve_door<S, B>(
+    listener: TcpListener,
+    door: Door,
+    service: S,
+    limits: ServerLimits,
+    shutdown: CancellationToken,
+) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
     B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -97,9 +135,8 @@ where
         };
         // Small answers must not wait for an acknowledgement; a failure only costs latency.
         let _ = stream.set_nodelay(true);
-        let stream = StallGuard::new(stream, Duration::from_millis(limits.stall_ms));
         // A token of its own, because all waiting connections would meet at the lock of a common one.
-        let connection = server::run(stream, peer, service.clone(), limits.clone(), shutdown.child_token());
+        let connection = door.clone().serve(stream, peer, service.clone(), limits.clone(), shutdown.child_token());
         tasks.spawn(async move {
             connection.await;
             drop(place);
