@@ -32,7 +32,7 @@ use api::{Hello, NodeDoc, TokenSecret, ZoneDoc};
 use bytes::Bytes;
 use client::Client;
 use http::{Method, Request, Response};
-use net::{Body, ClientLimits, HttpClient, Incoming, Listener, ReadyAnswers, ServerLimits};
+use net::{Body, ClientLimits, Door, HttpClient, Incoming, Listener, ReadyAnswers, ServerLimits};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -279,7 +279,7 @@ impl Edge {
         let served = Arc::clone(&node);
         let service = net::service(move |request: Request<Incoming>| serve::serve(Arc::clone(&served), request));
         let ready: Arc<dyn ReadyAnswers> = Arc::new(pull::Ready(Arc::clone(&node)));
-        net::serve_ready(listener, service, Some(ready), limits, shutdown).await;
+        net::serve_doors(vec![(listener.into(), Door::default())], service, Some(ready), limits, shutdown).await;
         while jobs.join_next().await.is_some() {}
         // What went wrong has been said in the log.
         let close = move || {

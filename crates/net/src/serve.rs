@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use http::{Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -23,9 +23,9 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use crate::body::BodyError;
+use crate::door::Door;
 use crate::listen::Listener;
-use crate::server::{self, Incoming, ReadyAnswers};
-use crate::stall::StallGuard;
+use crate::server::{Incoming, ReadyAnswers};
 use crate::workers;
 
 /// What a listener allows.
@@ -68,14 +68,19 @@ impl Default for ServerLimits {
     }
 }
 
-/// The address of the client, in the extensions of each request.
+/// The other end of the connection that a request came on, in the extensions of each request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer(pub SocketAddr);
+pub struct Peer {
+    /// The address of the client; behind a proxy that speaks the PROXY protocol, as that proxy says.
+    pub address: SocketAddr,
+    /// Whether it speaks TLS to us.
+    pub secure: bool,
+}
 
 /// How long to rest after an accept failed (out of descriptors, for example), in milliseconds.
 const ACCEPT_REST_MS: u64 = 50;
 
-/// Serves HTTP/1.1, and HTTP/2 with prior knowledge, on `listener` until `shutdown`, then drains and returns. Dropped
+/// Serves plain HTTP/1.1, and HTTP/2 with prior knowledge, on `listener` until `shutdown`, then drains and returns. Dropped
 /// before, it cuts everything off.
 pub async fn serve<S, B>(listener: impl Into<Listener>, service: S, limits: ServerLimits, shutdown: CancellationToken)
 where
@@ -84,12 +89,13 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BodyError>,
 {
-    serve_ready(listener, service, None, limits, shutdown).await;
+    serve_doors(vec![(listener.into(), Door::default())], service, None, limits, shutdown).await;
 }
 
-/// [`serve`], with answers that may be `ready` before a request is parsed.
-pub async fn serve_ready<S, B>(
-    listener: impl Into<Listener>,
+/// [`serve`] on several listeners, each with its door, which have the limits together. `ready`: answers plain reads at once.
+/// The first workers of all listeners are one thread, and so are the second ones, and so on.
+pub async fn serve_doors<S, B>(
+    doors: Vec<(Listener, Door)>,
     service: S,
     ready: Option<Arc<dyn ReadyAnswers>>,
     limits: ServerLimits,
@@ -102,21 +108,34 @@ pub async fn serve_ready<S, B>(
 {
     let places = Arc::new(Semaphore::new(limits.connections));
     let serving = Serving { service, ready, limits, places, shutdown };
-    match listener.into() {
-        Listener::Here(listener) => serving.on(listener).await,
-        Listener::Workers(sockets) => {
-            workers::run(sockets, |socket| {
+    let (mut here, mut threads) = (Vec::new(), Vec::<Vec<(std::net::TcpListener, Door)>>::new());
+    for (listener, door) in doors {
+        match listener {
+            Listener::Here(listener) => here.push(serving.clone().on(listener, door)),
+            Listener::Workers(sockets) => {
+                threads.resize_with(threads.len().max(sockets.len()), Vec::new);
+                threads.iter_mut().zip(sockets).for_each(|(thread, socket)| thread.push((socket, door.clone())));
+            }
+        }
+    }
+    let lives = threads.into_iter().map(|sockets| {
+        let serving = serving.clone();
+        async move {
+            let on = sockets.into_iter().map(|(socket, door)| {
                 let serving = serving.clone();
                 async move {
                     match TcpListener::from_std(socket) {
-                        Ok(listener) => serving.on(listener).await,
+                        Ok(listener) => serving.on(listener, door).await,
                         Err(error) => tracing::error!(%error, "a worker cannot use its socket"),
                     }
                 }
-            })
-            .await;
+            });
+            join_all(on).await;
         }
-    }
+    });
+    let workers = workers::run(lives.collect());
+    drop(serving);
+    tokio::join!(join_all(here), workers);
 }
 
 /// What the sockets of a listener share.
@@ -138,7 +157,7 @@ where
     B::Error: Into<BodyError>,
 {
     /// Serves on one socket.
-    async fn on(self, listener: TcpListener) {
+    async fn on(self, listener: TcpListener, door: Door) {
         let Self { service, ready, limits, places, shutdown } = self;
         // Dropped with this future, so that whoever ends the role ends its connections, too.
         let mut tasks = JoinSet::new();
@@ -158,10 +177,9 @@ where
             };
             // Small answers must not wait for an acknowledgement; a failure only costs latency.
             let _ = stream.set_nodelay(true);
-            let stream = StallGuard::new(stream, Duration::from_millis(limits.stall_ms));
             // A token of its own, because all waiting connections would meet at the lock of a common one.
-            let (service, ready) = (service.clone(), ready.clone());
-            let connection = server::run(stream, peer, service, ready, limits.clone(), shutdown.child_token());
+            let (service, ready, shutdown) = (service.clone(), ready.clone(), shutdown.child_token());
+            let connection = door.clone().serve(stream, peer, service, ready, limits.clone(), shutdown);
             tasks.spawn(async move {
                 connection.await;
                 drop(place);

@@ -1,19 +1,18 @@
-//! Threads that serve: one for each socket of a listener, each with a runtime that uses no other thread.
+//! Threads that serve: one for each socket of each listener, each with a runtime that uses no other thread.
 //!
 //! A request that hits is read, answered and written by one thread. What a request starts (a fetch, a refresh) runs on the
 //! worker that started it; whoever else waits for it is woken across threads. So a worker that has drained goes on until
 //! all have.
 
 use std::future::Future;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-/// Runs `serve` on a thread for each socket, until all have ended. Dropped before, it ends them, wherever they are.
-pub(crate) async fn run<F>(sockets: Vec<TcpListener>, serve: impl Fn(TcpListener) -> F)
+/// Runs each of `lives` on a thread of its own, until all have ended. Dropped before, it ends them, wherever they are.
+pub(crate) async fn run<F>(lives: Vec<F>)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -23,8 +22,8 @@ where
     let all_served = CancellationToken::new();
     let serving = Arc::new(all_served.clone().drop_guard());
     let mut ends = Vec::new();
-    for (number, socket) in sockets.into_iter().enumerate() {
-        let (served, serving) = (serve(socket), Arc::clone(&serving));
+    for (number, served) in lives.into_iter().enumerate() {
+        let serving = Arc::clone(&serving);
         let (abandoned, all_served) = (abandoned.clone(), all_served.clone());
         let (ended, end) = oneshot::channel::<()>();
         let worker = move || {
@@ -62,22 +61,14 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::SocketAddr;
-
-    fn sockets(count: usize) -> Vec<TcpListener> {
-        let bind = |_| TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("socket");
-        (0..count).map(bind).collect()
-    }
 
     #[tokio::test]
     async fn each_socket_has_a_thread_and_all_are_waited_for() {
         let (tell, told) = std::sync::mpsc::channel();
-        run(sockets(3), |_| {
-            let tell = tell.clone();
-            async move { tell.send(thread::current().name().map(str::to_owned)).expect("told") }
-        })
-        .await;
-        drop(tell);
+        let life = |tell: std::sync::mpsc::Sender<_>| async move {
+            tell.send(thread::current().name().map(str::to_owned)).expect("told");
+        };
+        run(vec![life(tell.clone()), life(tell.clone()), life(tell)]).await;
         let mut names: Vec<_> = told.iter().flatten().collect();
         names.sort();
         assert_eq!(names, ["worker-0", "worker-1", "worker-2"]);
@@ -92,14 +83,11 @@ mod tests {
             }
         }
         let (ended, end) = oneshot::channel();
-        let tell = std::sync::Mutex::new(Some(Tell(Some(ended))));
-        let running = run(sockets(1), |_| {
-            let tell = tell.lock().expect("lock").take();
-            async move {
-                let _tell = tell;
-                std::future::pending::<()>().await;
-            }
-        });
+        let tell = Tell(Some(ended));
+        let running = run(vec![async move {
+            let _tell = tell;
+            std::future::pending::<()>().await;
+        }]);
         let abandoned = tokio::time::timeout(std::time::Duration::from_millis(1), running).await;
         assert!(abandoned.is_err());
         assert!(end.await.is_err());

@@ -117,7 +117,7 @@ fn forwarded_headers(asked: &Asked, head: &Parts) -> HeaderMap {
         headers.insert(HOST, host.clone());
         headers.insert(FORWARDED_HOST, host);
     }
-    if let Some(Peer(address)) = head.extensions.get::<Peer>()
+    if let Some(Peer { address, .. }) = head.extensions.get::<Peer>()
         && let Ok(ip) = HeaderValue::try_from(address.ip().to_canonical().to_string())
     {
         headers.insert(FORWARDED_FOR, ip);

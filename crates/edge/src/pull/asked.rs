@@ -150,7 +150,8 @@ impl Asked {
         fields.remove(header::EXPECT);
         refuse_loop(&fields, id)?;
 
-        let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip().to_canonical());
+        let peer =
+            parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.address.ip().to_canonical());
         let trusted = contains(&zone.doc.trusted_networks, peer);
         let (forwarded_for, client, https) = if trusted {
             let list = joined(&fields, &FORWARDED_FOR).filter(|list| list.len() <= MAX_FORWARDED_BYTES);
@@ -435,7 +436,9 @@ mod tests {
         for (name, value) in fields {
             request.headers_mut().append(*name, HeaderValue::from_bytes(value.as_bytes()).expect("value"));
         }
-        request.extensions_mut().insert(Peer(std::net::SocketAddr::new(peer.parse().expect("address"), 1)));
+        request
+            .extensions_mut()
+            .insert(Peer { address: std::net::SocketAddr::new(peer.parse().expect("address"), 1), secure: false });
         request.into_parts().0
     }
 

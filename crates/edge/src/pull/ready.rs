@@ -56,8 +56,9 @@ impl Lesson {
         if has_body || !zone.plain {
             return None;
         }
-        let peer = parts.extensions.get::<Peer>()?.0;
-        let Plain { secure, host, target, .. } = Plain::of(parts, peer, false)?;
+        let Plain { peer, host, target, .. } =
+            Plain::of(&parts.method, &parts.uri, &parts.headers, *parts.extensions.get::<Peer>()?)?;
+        let secure = peer.secure;
         let fits = host.len() + target.len() <= URL_BYTES;
         fits.then(|| Self { view, secure, host: host.into(), target: target.into() })
     }
@@ -76,19 +77,38 @@ pub(crate) struct Ready(pub(crate) Arc<Node>);
 
 impl ReadyAnswers for Ready {
     fn answer(&self, asked: &Plain<'_>, head: &mut Vec<u8>) -> Option<Bytes> {
+        self.hit(asked, |made, hit| {
+            head.extend_from_slice(made.head());
+            hit.finish_head(head);
+            hit.body
+        })
+    }
+
+    fn answer_fields(&self, asked: &Plain<'_>) -> Option<(HeaderMap, Bytes)> {
+        self.hit(asked, |made, hit| {
+            let mut fields = made.fields.clone();
+            hit.finish_fields(&mut fields);
+            (fields, hit.body)
+        })
+    }
+}
+
+impl Ready {
+    /// What `write` makes of a request that is a plain hit.
+    fn hit<T>(&self, asked: &Plain<'_>, write: impl FnOnce(&mut Made, Hit<'_>) -> T) -> Option<T> {
         let started = Instant::now();
         let node = &self.0;
         if !node.standalone() && *node.link.borrow() != Link::Live {
             return None;
         }
         MEMORY.with_borrow_mut(|memory| {
-            let known = memory.find(node, asked)?;
-            let answer = known.as_mut()?.answer(node, asked, head, started);
-            if answer.is_none() {
+            let place = memory.find(node, asked)?;
+            let written = place.as_mut()?.hit(node, asked, started, write);
+            if written.is_none() {
                 // It is looked at as a whole now, and learnt anew.
-                *known = None;
+                *place = None;
             }
-            answer
+            written
         })
     }
 }
@@ -119,10 +139,10 @@ impl Remembered {
         let fits = |known: &Known| {
             *known.target == *asked.target
                 && *known.host == *asked.host
-                && known.secure == asked.secure
+                && known.secure == asked.peer.secure
                 && known.node == node.number
         };
-        let set = self.set(asked.secure, asked.host, asked.target);
+        let set = self.set(asked.peer.secure, asked.host, asked.target);
         set.iter_mut().find(|place| place.as_deref().is_some_and(fits))
     }
 
@@ -159,15 +179,14 @@ struct Known {
     made: Option<Made>,
 }
 
-/// What is the same in each answer out of a variant.
-struct Made {
-    /// It keeps the variant's place, and so its address, but nothing of it.
-    variant: Weak<Variant>,
-    head: Box<[u8]>,
-}
-
 impl Known {
-    fn answer(&mut self, node: &Arc<Node>, asked: &Plain<'_>, head: &mut Vec<u8>, started: Instant) -> Option<Bytes> {
+    fn hit<T>(
+        &mut self,
+        node: &Arc<Node>,
+        asked: &Plain<'_>,
+        started: Instant,
+        write: impl FnOnce(&mut Made, Hit<'_>) -> T,
+    ) -> Option<T> {
         if self.view != node.view_number() || !self.stored_as.in_era(node) {
             return None;
         }
@@ -182,14 +201,88 @@ impl Known {
         let Use::Fresh { ttl_s } = response::reuse(&variant.terms, age_s, None) else { return None };
         let made = match &mut self.made {
             Some(made) if std::ptr::eq(made.variant.as_ptr(), Arc::as_ptr(variant)) => made,
-            made => made.insert(Made { variant: Arc::downgrade(variant), head: fields(node, &self.zone, variant)? }),
+            made => made.insert(Made::of(node, &self.zone, variant)?),
         };
-        head.extend_from_slice(&made.head);
-        finish(head, node.config.node.name.as_str(), age_s, ttl_s, started);
         node.bring_to_disk(key, variant);
         node.count_stored_use(&self.stored_as, body.len() as u64);
+        let written = write(made, Hit { node: node.config.node.name.as_str(), age_s, ttl_s, started, body });
         node.metrics.count_ready(started.elapsed());
-        Some(body)
+        Some(written)
+    }
+}
+
+/// What is the same in each answer out of a variant.
+struct Made {
+    /// It keeps the variant's place, and so its address, but nothing of it.
+    variant: Weak<Variant>,
+    fields: HeaderMap,
+    length: u64,
+    /// The same as text, once it was asked for.
+    head: Option<Box<[u8]>>,
+}
+
+impl Made {
+    /// Nothing where it has no `Date`, or is too large to be remembered.
+    fn of(node: &Node, zone: &PullZone, variant: &Arc<Variant>) -> Option<Self> {
+        let length = variant.length?;
+        let mut fields = variant.fields.clone();
+        fields.insert(X_CACHE, HeaderValue::from_static(Outcome::Hit.x_cache()));
+        let via = format!("1.1 littoral-{}", node.config.node.name);
+        fields.append(header::VIA, HeaderValue::try_from(via).ok()?);
+        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        zone.change_response(&mut fields);
+        let bytes: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        let fits = bytes <= HEAD_BYTES && fields.contains_key(header::DATE);
+        fits.then(|| Self { variant: Arc::downgrade(variant), fields, length, head: None })
+    }
+
+    fn head(&mut self) -> &[u8] {
+        self.head.get_or_insert_with(|| net::ready_head(&self.fields, self.length).into())
+    }
+}
+
+/// What is different in each answer.
+struct Hit<'a> {
+    node: &'a str,
+    age_s: u64,
+    ttl_s: u64,
+    started: Instant,
+    body: Bytes,
+}
+
+impl Hit<'_> {
+    /// Adds what is different to a head, and the empty line.
+    fn finish_head(&self, head: &mut Vec<u8>) {
+        let Self { node, age_s, ttl_s, .. } = self;
+        let (ms, us) = self.took();
+        // Writing to a vector cannot fail.
+        let _ = write!(
+            head,
+            "age: {age_s}\r\ncache-status: littoral-{node}; hit; ttl={ttl_s}\r\nserver-timing: edge;dur={ms}.{us:03}\r\n\r\n"
+        );
+    }
+
+    /// The same for fields.
+    fn finish_fields(&self, fields: &mut HeaderMap) {
+        let Self { node, age_s, ttl_s, .. } = self;
+        let (ms, us) = self.took();
+        fields.insert(header::AGE, HeaderValue::from(*age_s));
+        for (name, text) in [
+            (CACHE_STATUS, format!("littoral-{node}; hit; ttl={ttl_s}")),
+            (SERVER_TIMING, format!("edge;dur={ms}.{us:03}")),
+        ] {
+            if let Ok(mut value) = HeaderValue::try_from(text) {
+                // It is another one each time: nothing for the peer to remember (RFC 7541 § 6.2.3).
+                value.set_sensitive(name == SERVER_TIMING);
+                fields.append(name, value);
+            }
+        }
+    }
+
+    /// Milliseconds and microseconds so far.
+    fn took(&self) -> (u128, u128) {
+        let us = self.started.elapsed().as_micros();
+        (us / 1_000, us % 1_000)
     }
 }
 
@@ -222,33 +315,7 @@ fn body(variant: &Variant) -> Option<Bytes> {
     }
 }
 
-/// The head of an answer but for what [`finish`] adds.
-fn fields(node: &Node, zone: &PullZone, variant: &Variant) -> Option<Box<[u8]>> {
-    let mut fields = variant.fields.clone();
-    fields.insert(X_CACHE, HeaderValue::from_static(Outcome::Hit.x_cache()));
-    let via = format!("1.1 littoral-{}", node.config.node.name);
-    fields.append(header::VIA, HeaderValue::try_from(via).ok()?);
-    zone.change_response(&mut fields);
-    if !fields.contains_key(header::DATE) {
-        return None;
-    }
-    let head = net::ready_head(&fields, variant.length?);
-    (head.len() <= HEAD_BYTES).then(|| head.into())
-}
-
-/// Adds what changes from answer to answer, and the empty line.
-fn finish(head: &mut Vec<u8>, node: &str, age_s: u64, ttl_s: u64, started: Instant) {
-    let us = started.elapsed().as_micros();
-    // Writing to a vector cannot fail.
-    let _ = write!(
-        head,
-        "age: {age_s}\r\ncache-status: littoral-{node}; hit; ttl={ttl_s}\r\nserver-timing: edge;dur={}.{:03}\r\n\r\n",
-        us / 1_000,
-        us % 1_000
-    );
-}
-
-/// Whether no field that a plain read may have plays a part in a zone's decisions, and nothing that [`finish`] adds is
+/// Whether no field that a plain read may have plays a part in a zone's decisions, and nothing that [`Hit`] adds is
 /// changed by it.
 pub(crate) fn suits(doc: &api::PullDoc) -> bool {
     let plain = |name: &String| net::is_plain_field(name.as_bytes());

@@ -1,7 +1,10 @@
 //! The Date of responses, formatted once a second.
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::HeaderValue;
 
 /// Bytes of a date: `Sun, 06 Nov 1994 08:49:37 GMT`.
 const DATE_BYTES: usize = 29;
@@ -29,6 +32,23 @@ impl DateText {
         }
         &self.text
     }
+}
+
+/// The current date as the value of a field; one for all responses of a thread in a second.
+pub(crate) fn now() -> HeaderValue {
+    thread_local! {
+        static NOW: RefCell<(u64, HeaderValue)> = const { RefCell::new((u64::MAX, HeaderValue::from_static(""))) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    NOW.with_borrow_mut(|(known, value)| {
+        if *known != second
+            && let Ok(text) = HeaderValue::from_str(&httpdate::fmt_http_date(now))
+        {
+            (*known, *value) = (second, text);
+        }
+        value.clone()
+    })
 }
 
 #[cfg(test)]

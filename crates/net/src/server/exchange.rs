@@ -6,7 +6,6 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
@@ -40,7 +39,7 @@ pub(crate) enum Next {
 /// What the exchanges of one connection share.
 pub(crate) struct Exchanges<T> {
     pub(crate) wire: Wire<T>,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     pub(crate) date: DateText,
     pub(crate) informational: Informational,
     pub(crate) shutdown: CancellationToken,
@@ -64,7 +63,7 @@ impl<T: Transport> Exchanges<T> {
         let mut request = request.map(|()| body);
         let version = request.version();
         let is_head = request.method() == Method::HEAD;
-        request.extensions_mut().insert(Peer(self.peer));
+        request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.informational.next(version == Version::HTTP_11));
         let mut fulfil = None;
         if upgrade {

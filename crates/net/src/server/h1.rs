@@ -27,10 +27,14 @@ use super::scan::{HeadLimits, Scanner};
 use super::wire::{Transport, Wire};
 use super::{encode, h2};
 use crate::body::BodyError;
-use crate::serve::ServerLimits;
+use crate::door::TLS_HANDSHAKE;
+use crate::serve::{Peer, ServerLimits};
 
 /// What an HTTP/2 connection begins with (RFC 9113 section 3.4). No HTTP/1 request does: its version would be refused.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// To whoever begins a handshake of TLS where plain HTTP is spoken: the alert `handshake_failure`, fatal (RFC 8446 section 6).
+const NO_TLS: [u8; 7] = [21, 3, 1, 0, 2, 2, 40];
 
 /// After a refusal the client gets this long to read the answer and to close, in milliseconds: closing at once, with bytes
 /// unread, would reset the connection and destroy the answer on its way.
@@ -55,7 +59,7 @@ pub(crate) async fn run<T, S, B>(
 {
     let exchanges = Exchanges {
         wire: Wire::new(io),
-        peer,
+        peer: Peer { address: peer, secure: T::SECURE },
         date: DateText::new(),
         informational: Informational::new(),
         shutdown: shutdown.clone(),
@@ -65,7 +69,7 @@ pub(crate) async fn run<T, S, B>(
         HeadLimits { bytes: limits.head_bytes, fields: limits.head_fields, target_bytes: limits.target_bytes };
     let timer = Timer::new(limits.head_ms);
     let drain = Drain::new(shutdown.clone());
-    let mut connection = Connection { exchanges, ready, limits: head_limits, timer, drain, first: true };
+    let mut connection = Connection { exchanges, ready: ready.clone(), limits: head_limits, timer, drain, first: true };
     loop {
         let next = match connection.next_head().await {
             Ok(Begins::Answered) => {
@@ -74,7 +78,12 @@ pub(crate) async fn run<T, S, B>(
             Ok(Begins::Request(head)) => connection.exchanges.run(*head, &mut service).await,
             Ok(Begins::Http2) => {
                 let io = connection.exchanges.wire.into_rewound();
-                return Box::pin(h2::run(io, peer, service, limits, shutdown)).await;
+                return Box::pin(h2::run(io, peer, service, ready, limits, shutdown)).await;
+            }
+            Ok(Begins::Tls) => {
+                tracing::debug!(%peer, "TLS on a port of plain HTTP");
+                connection.exchanges.wire.output.staged().extend_from_slice(&NO_TLS);
+                return connection.close(true).await;
             }
             Ok(Begins::Nothing) => return,
             Err(refusal) => Err(Fault::Refused(refusal)),
@@ -111,6 +120,8 @@ enum Begins {
     /// A request whose answer was ready, and is staged now.
     Answered,
     Http2,
+    /// A handshake of TLS, which is spoken elsewhere.
+    Tls,
     /// It ended, was idle for too long, or idle at shutdown.
     Nothing,
 }
@@ -122,6 +133,9 @@ impl<T: Transport> Connection<T> {
         let mut idle = self.exchanges.wire.input.is_empty();
         loop {
             let input = &mut self.exchanges.wire.input;
+            if self.first && input.first() == Some(&TLS_HANDSHAKE) {
+                return Ok(Begins::Tls);
+            }
             let preface = self.first && (input.starts_with(PREFACE) || PREFACE.starts_with(input));
             if preface && input.len() >= PREFACE.len() {
                 return Ok(Begins::Http2);
@@ -152,7 +166,7 @@ impl<T: Transport> Connection<T> {
     fn answered(&mut self, found: Range<usize>) -> bool {
         let Exchanges { wire, shutdown, peer, .. } = &mut self.exchanges;
         let Some(ready) = self.ready.as_deref().filter(|_| !shutdown.is_cancelled()) else { return false };
-        let head = wire.input.get(found.clone()).and_then(|head| Plain::read(head, *peer, false));
+        let head = wire.input.get(found.clone()).and_then(|head| Plain::read(head, *peer));
         let Some(body) = head.and_then(|plain| ready.answer(&plain, wire.output.staged())) else { return false };
         wire.input.advance(found.end);
         wire.output.push(body, b"");
@@ -174,7 +188,7 @@ impl<T: Transport> Connection<T> {
 
     /// Answers a request that is refused, and ends the connection.
     async fn refuse(mut self, refusal: Refusal) {
-        tracing::debug!(peer = %self.exchanges.peer, %refusal, "request refused");
+        tracing::debug!(peer = %self.exchanges.peer.address, %refusal, "request refused");
         let Exchanges { wire, date, informational, .. } = &mut self.exchanges;
         informational.close(|_| {});
         encode::refusal(wire.output.staged(), refusal, date.at(SystemTime::now()));
@@ -235,24 +249,24 @@ impl Drain {
 
 /// A deadline that is moved for each request, and that nearly never passes: moving it touches no timer, the timer that
 /// goes off too early is set anew.
-struct Timer {
+pub(crate) struct Timer {
     wait: Duration,
     deadline: Instant,
     sleep: Pin<Box<Sleep>>,
 }
 
 impl Timer {
-    fn new(wait_ms: u64) -> Self {
+    pub(crate) fn new(wait_ms: u64) -> Self {
         let wait = Duration::from_millis(wait_ms);
         let deadline = Instant::now() + wait;
         Self { wait, deadline, sleep: Box::pin(tokio::time::sleep_until(deadline)) }
     }
 
-    fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.deadline = Instant::now() + self.wait;
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.sleep.as_mut().poll(cx).is_ready() {
             if Instant::now() >= self.deadline {
                 return Poll::Ready(());

@@ -1,4 +1,5 @@
-//! The server's side of HTTP on one connection: our own strict HTTP/1.1, and HTTP/2 by prior knowledge over `h2`.
+//! The server's side of HTTP on one connection: our own strict HTTP/1.1, and HTTP/2 over `h2`, by
+//! prior knowledge or as TLS has agreed on.
 //!
 //! Requests that ask for nothing special are offered to the service as they stand in the buffer (`plain.rs`), before anything is
 //! parsed. Connections that wait keep no buffers (`pool.rs`).
@@ -6,8 +7,8 @@
 //! Pure parts (no I/O, no clock): `scan.rs` finds the head of a request in a buffer, `head.rs` judges it, `host.rs` and
 //! `target.rs` its two most delicate parts, `chunked.rs` decodes bodies, `encode.rs` frames responses, `refusal.rs` names
 //! everything that is refused. Thin shells: `wire.rs` (socket and buffers), `h1.rs` (the connection's loop), `exchange.rs`
-//! (one request and its response),
-//! `reading.rs` (its body on the way in), `h2.rs` and `stream.rs`. What a service sees: `body.rs`, `informational.rs`, `upgrade.rs`.
+//! (one request and its response), `reading.rs` (its body on the way in), `h2.rs`, `stream.rs` and `gather.rs` (HTTP/2's
+//! connection, its streams, its writes). What a service sees: `body.rs`, `informational.rs`, `upgrade.rs`.
 //!
 //! What is strict on purpose: nothing is repaired. A request that two implementations could read differently is answered
 //! with 400 and the connection is closed, because what follows it on the connection could be anything.
@@ -17,6 +18,7 @@ mod chunked;
 mod date;
 mod encode;
 mod exchange;
+mod gather;
 mod h1;
 mod h2;
 mod head;
@@ -39,6 +41,7 @@ mod properties;
 pub use body::Incoming;
 pub use encode::ready_head;
 pub(crate) use h1::run;
+pub(crate) use h2::run as run_http2;
 pub use informational::Informational;
 pub use plain::{Plain, ReadyAnswers, is_plain_field};
 pub use upgrade::{OnUpgrade, UpgradeError, Upgraded};

@@ -5,11 +5,10 @@
 //! here that the whole way would decide differently: a head in which anything is unusual is not plain, and target and host
 //! are only ever compared with those of requests that went the whole way.
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
-use http::request::Parts;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method, Uri, header};
+
+use crate::serve::Peer;
 
 /// Fields that say nothing about which representation is asked for, but for what a response's `Vary` names. In lower case.
 const PLAIN_FIELDS: [&str; 22] = [
@@ -46,9 +45,7 @@ pub fn is_plain_field(name: &[u8]) -> bool {
 #[derive(Debug, Clone, Copy)]
 pub struct Plain<'a> {
     /// Who asks.
-    pub peer: SocketAddr,
-    /// Whether the connection is TLS.
-    pub secure: bool,
+    pub peer: Peer,
     /// `Host`, as it came.
     pub host: &'a [u8],
     /// The target, as it came; it begins with `/`.
@@ -68,12 +65,15 @@ pub trait ReadyAnswers: Send + Sync + 'static {
     /// Appends the head of the response, with its empty line, to `head`, and gives the body, whose length the head says.
     /// `None`: it has no answer ready, and has appended nothing.
     fn answer(&self, asked: &Plain<'_>, head: &mut Vec<u8>) -> Option<Bytes>;
+
+    /// The same as fields, with a `Content-Length`, where heads are not sent as text (HTTP/2).
+    fn answer_fields(&self, asked: &Plain<'_>) -> Option<(HeaderMap, Bytes)>;
 }
 
 impl<'a> Plain<'a> {
     /// The plain read whose head these bytes are: complete lines that end with CRLF, the last of them empty. Nothing, if it
     /// is not one, or anything about it would have to be looked at more closely.
-    pub(crate) fn read(head: &'a [u8], peer: SocketAddr, secure: bool) -> Option<Self> {
+    pub(crate) fn read(head: &'a [u8], peer: Peer) -> Option<Self> {
         let (line, fields) = line(head)?;
         let target = line.strip_prefix(b"GET ")?.strip_suffix(b" HTTP/1.1")?;
         if target.first() != Some(&b'/') {
@@ -95,26 +95,22 @@ impl<'a> Plain<'a> {
             }
             rest = after;
         }
-        Some(Self { peer, secure, host: host?, target, fields: Fields::Lines(fields) })
+        Some(Self { peer, host: host?, target, fields: Fields::Lines(fields) })
     }
 
-    /// The same of a request that was parsed. Its body must be known to be empty.
-    pub fn of(request: &'a Parts, peer: SocketAddr, secure: bool) -> Option<Self> {
-        let fields = &request.headers;
+    /// The same of the parts of a request that was parsed. Its body must be known to be empty.
+    pub fn of(method: &Method, uri: &'a Uri, fields: &'a HeaderMap, peer: Peer) -> Option<Self> {
         let plain = |name: &header::HeaderName| {
             *name == header::HOST || *name == header::CONNECTION || is_plain_field(name.as_str().as_bytes())
         };
         let keeps = |value: &header::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"keep-alive");
-        if request.method != Method::GET
-            || !fields.keys().all(plain)
-            || !fields.get_all(header::CONNECTION).iter().all(keeps)
+        if *method != Method::GET || !fields.keys().all(plain) || !fields.get_all(header::CONNECTION).iter().all(keeps)
         {
             return None;
         }
-        let (host, target) = (fields.get(header::HOST)?, request.uri.path_and_query()?.as_str());
+        let (host, target) = (fields.get(header::HOST)?, uri.path_and_query()?.as_str());
         target.starts_with('/').then(|| Self {
             peer,
-            secure,
             host: host.as_bytes(),
             target: target.as_bytes(),
             fields: Fields::Map(fields),
@@ -177,9 +173,13 @@ fn line(rest: &[u8]) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
 
+    fn peer() -> Peer {
+        Peer { address: std::net::SocketAddr::from(([127, 0, 0, 1], 1)), secure: false }
+    }
+
     fn read(head: &str) -> Option<(String, String)> {
-        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        let plain = Plain::read(head.as_bytes(), peer, false)?;
+        let peer = peer();
+        let plain = Plain::read(head.as_bytes(), peer)?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Some((text(plain.host), text(plain.target)))
     }
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn parsed_requests_are_plain_where_their_heads_are() {
-        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let peer = peer();
         for (name, value, plain) in [
             ("user-agent", "x", true),
             ("connection", "keep-alive", true),
@@ -237,17 +237,16 @@ mod tests {
         ] {
             let head = format!("GET /x HTTP/1.1\r\nHost: a\r\n{name}: {value}\r\n\r\n");
             let request = http::Request::get("/x").header("host", "a").header(name, value).body(()).expect("request");
-            let parts = request.into_parts().0;
             assert_eq!(read(&head).is_some(), plain, "{name}");
-            assert_eq!(Plain::of(&parts, peer, false).is_some(), plain, "{name}");
+            assert_eq!(Plain::of(request.method(), request.uri(), request.headers(), peer).is_some(), plain, "{name}");
         }
     }
 
     #[test]
     fn values_of_a_field() {
-        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let peer = peer();
         let head = "GET / HTTP/1.1\r\nHost: a\r\nAccept: x\r\nDNT: 1\r\naccept:y\r\n\r\n";
-        let plain = Plain::read(head.as_bytes(), peer, false).expect("plain");
+        let plain = Plain::read(head.as_bytes(), peer).expect("plain");
         assert_eq!(plain.values("accept").collect::<Vec<_>>(), [b"x", b"y"]);
         assert_eq!(plain.values("origin").count(), 0);
     }

@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::wire::Transport;
+
 /// Reads `ahead` first, then from the transport.
 pub(crate) struct Rewound<T> {
     ahead: Bytes,
@@ -16,6 +18,14 @@ pub(crate) struct Rewound<T> {
 impl<T> Rewound<T> {
     pub(crate) fn new(ahead: Bytes, io: T) -> Self {
         Self { ahead, io }
+    }
+}
+
+impl<T: Transport> Transport for Rewound<T> {
+    const SECURE: bool = T::SECURE;
+
+    fn reset_on_close(&mut self) {
+        self.io.reset_on_close();
     }
 }
 

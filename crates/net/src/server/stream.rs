@@ -2,10 +2,10 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -13,12 +13,14 @@ use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, DATE, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
 use tower_service::Service;
 
 use super::body::Incoming;
 use super::informational::Informational;
+use super::plain::{Plain, ReadyAnswers};
 use super::refusal::Refusal;
-use super::{encode, head, target};
+use super::{date, encode, head, target};
 use crate::body::BodyError;
 use crate::serve::{Peer, ServerLimits};
 
@@ -28,25 +30,36 @@ pub(crate) enum End {
     Answered,
     /// The client took its request back.
     Reset,
+    /// The client let the response stand still.
+    Stalled,
 }
+
+/// What the streams of a connection share.
+pub(crate) struct Shared {
+    pub(crate) peer: Peer,
+    pub(crate) ready: Option<Arc<dyn ReadyAnswers>>,
+    pub(crate) limits: ServerLimits,
+}
+
+/// A response moves on as long as its client takes this much of it within [`ServerLimits::stall_ms`], in bytes.
+const PROGRESS_BYTES: usize = 16 << 10;
 
 /// Gives the request of a stream to the service, and sends its response.
 pub(crate) async fn run<S, B>(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    peer: SocketAddr,
     mut service: S,
-    limits: ServerLimits,
+    shared: Arc<Shared>,
 ) -> End
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: Body<Data = Bytes>,
     B::Error: Into<BodyError>,
 {
-    let stall = Duration::from_millis(limits.stall_ms);
+    let stall = Duration::from_millis(shared.limits.stall_ms);
     let is_head = request.method() == Method::HEAD;
     let mut queue = Informational::new();
-    let request = match prepare(request, peer, &limits, &mut queue) {
+    let request = match prepare(request, &shared, &mut queue) {
         Ok(request) => request,
         Err(refusal) => {
             let mut response = Response::new(crate::Body::full(refusal.to_string()));
@@ -55,6 +68,9 @@ where
             return send(respond, response, is_head, stall).await;
         }
     };
+    if let Some(response) = ready_answer(&request, &shared) {
+        return send(respond, response, is_head, stall).await;
+    }
     let Ok(()) = poll_fn(|cx| service.poll_ready(cx)).await;
     let answered = {
         let mut answer = pin!(service.call(request));
@@ -75,11 +91,11 @@ where
 /// The request as a service sees it: judged like one of HTTP/1, with `Host`.
 fn prepare(
     request: Request<RecvStream>,
-    peer: SocketAddr,
-    limits: &ServerLimits,
+    shared: &Shared,
     queue: &mut Informational,
 ) -> Result<Request<Incoming>, Refusal> {
     let (mut parts, stream) = request.into_parts();
+    let limits = &shared.limits;
     if parts.method == Method::CONNECT {
         return Err(Refusal::Connect);
     }
@@ -98,9 +114,18 @@ fn prepare(
         let at_first_poll = expects_continue.then(|| informational.clone());
         Incoming::stream(StreamBody { stream, left: length, at_first_poll })
     };
-    parts.extensions.insert(Peer(peer));
+    parts.extensions.insert(shared.peer);
     parts.extensions.insert(informational);
     Ok(Request::from_parts(parts, body))
+}
+
+fn ready_answer(request: &Request<Incoming>, shared: &Shared) -> Option<Response<crate::Body>> {
+    let ready = shared.ready.as_deref().filter(|_| request.body().is_end_stream())?;
+    let (fields, body) =
+        ready.answer_fields(&Plain::of(request.method(), request.uri(), request.headers(), shared.peer)?)?;
+    let mut response = Response::new(crate::Body::full(body));
+    *response.headers_mut() = fields;
+    Some(response)
 }
 
 /// HTTP/2 may send a cookie in pieces (RFC 9113 section 8.2.3); everyone else knows one field only.
@@ -139,7 +164,7 @@ where
     if ended {
         return End::Answered;
     }
-    let mut sending = Sending { stream, left, stall };
+    let mut sending = Sending { stream, left, stall, moved: 0, patience: None };
     match sending.body(body).await {
         Ok(()) => End::Answered,
         Err(Broken::ByClient) => End::Reset,
@@ -150,7 +175,7 @@ where
         }
         Err(Broken::Stalled) => {
             sending.stream.send_reset(Reason::CANCEL);
-            End::Answered
+            End::Stalled
         }
     }
 }
@@ -158,17 +183,11 @@ where
 /// Makes a head fit for HTTP/2. How many bytes of the body are to be sent, if that is known.
 fn frame(parts: &mut response::Parts, hint: &SizeHint, is_head: bool) -> Option<u64> {
     let wished = head::content_length(&parts.headers).ok().flatten();
-    let about_the_connection: Vec<_> =
-        parts.headers.keys().filter(|name| encode::is_about_the_connection(name, &parts.headers)).cloned().collect();
-    for name in about_the_connection {
-        parts.headers.remove(name);
+    if parts.headers.keys().any(|name| name == UPGRADE || encode::is_about_the_connection(name, &parts.headers)) {
+        leave_out_the_connection(&mut parts.headers);
     }
-    parts.headers.remove(UPGRADE);
-    parts.headers.remove(CONTENT_LENGTH);
-    if !parts.headers.contains_key(DATE)
-        && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()))
-    {
-        parts.headers.insert(DATE, date);
+    if !parts.headers.contains_key(DATE) {
+        parts.headers.insert(DATE, date::now());
     }
     let (said, left) = match parts.status {
         StatusCode::NO_CONTENT => (None, Some(0)),
@@ -179,10 +198,21 @@ fn frame(parts: &mut response::Parts, hint: &SizeHint, is_head: bool) -> Option<
             (length, length)
         }
     };
-    if let Some(length) = said {
-        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    match said {
+        // As it is, unless it was said twice.
+        Some(_) if wished == said && parts.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_none() => {}
+        Some(length) => drop(parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
+        None => drop(parts.headers.remove(CONTENT_LENGTH)),
     }
     left
+}
+
+fn leave_out_the_connection(headers: &mut HeaderMap) {
+    let about: Vec<_> = headers.keys().filter(|name| encode::is_about_the_connection(name, headers)).cloned().collect();
+    for name in about {
+        headers.remove(name);
+    }
+    headers.remove(UPGRADE);
 }
 
 /// Why the body of a response did not get through.
@@ -197,6 +227,10 @@ struct Sending {
     /// What is still to come, if there is a length.
     left: Option<u64>,
     stall: Duration,
+    /// Bytes sent since `patience` began.
+    moved: usize,
+    /// How long the client may still wait before it takes more; begun when it first lets us wait.
+    patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl Sending {
@@ -207,11 +241,9 @@ impl Sending {
     {
         let mut body = pin!(body);
         loop {
-            let frame = poll_fn(|cx| {
-                if self.stream.poll_reset(cx).is_ready() {
-                    return Poll::Ready(Err(Broken::ByClient));
-                }
-                body.as_mut().poll_frame(cx).map(Ok)
+            let frame = poll_fn(|cx| match body.as_mut().poll_frame(cx) {
+                Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+                Poll::Pending => self.stream.poll_reset(cx).map(|_| Err(Broken::ByClient)),
             });
             let Some(frame) = frame.await? else { break };
             let frame = frame.map_err(|error| Broken::ByUs(error.into().to_string()))?;
@@ -238,6 +270,10 @@ impl Sending {
             self.stream.reserve_capacity(data.len());
             let capacity = self.capacity().await?;
             let piece = data.split_to(capacity.min(data.len()));
+            self.moved += piece.len();
+            if self.moved >= PROGRESS_BYTES {
+                self.patience = None;
+            }
             self.stream.send_data(piece, complete && data.is_empty()).map_err(|_| Broken::ByClient)?;
         }
         Ok(())
@@ -245,19 +281,26 @@ impl Sending {
 
     /// How much the client lets us send, at least a byte.
     async fn capacity(&mut self) -> Result<usize, Broken> {
-        let capacity = poll_fn(|cx| {
+        poll_fn(|cx| {
             loop {
                 let ready = self.stream.capacity();
                 if ready > 0 {
                     return Poll::Ready(Ok(ready));
                 }
-                match ready!(self.stream.poll_capacity(cx)) {
-                    Some(Ok(_)) => {}
-                    Some(Err(_)) | None => return Poll::Ready(Err(Broken::ByClient)),
+                match self.stream.poll_capacity(cx) {
+                    Poll::Ready(Some(Ok(_))) => {}
+                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(Broken::ByClient)),
+                    Poll::Pending => {
+                        let patience = self.patience.get_or_insert_with(|| {
+                            self.moved = 0;
+                            Box::pin(tokio::time::sleep(self.stall))
+                        });
+                        return patience.as_mut().poll(cx).map(|()| Err(Broken::Stalled));
+                    }
                 }
             }
-        });
-        tokio::time::timeout(self.stall, capacity).await.unwrap_or(Err(Broken::Stalled))
+        })
+        .await
     }
 }
 

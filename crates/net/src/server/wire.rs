@@ -24,6 +24,9 @@ const STAGED_BYTES: usize = 64 << 10;
 
 /// What a connection runs on.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Whether what passes is encrypted.
+    const SECURE: bool = false;
+
     /// Makes the coming end a reset. For bodies that end with the connection, where a clean end would look complete.
     fn reset_on_close(&mut self);
 }

@@ -1,0 +1,129 @@
+//! What a new connection goes through before HTTP: who it is from (PROXY protocol), and TLS.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use ipnet::IpNet;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tower_service::Service;
+
+use crate::body::BodyError;
+use crate::proxy_protocol;
+use crate::serve::ServerLimits;
+use crate::server::{self, Incoming, ReadyAnswers};
+use crate::stall::StallGuard;
+use crate::tls::{self, Tls};
+
+/// What connections of a listener are like. The default: plain HTTP, directly from clients.
+#[derive(Debug, Clone, Default)]
+pub struct Door {
+    /// TLS on every connection; nothing: plain HTTP.
+    pub tls: Option<Arc<Tls>>,
+    /// Proxies whose connections begin with a header of the PROXY protocol; others' are taken as they are.
+    pub proxies: Arc<[IpNet]>,
+}
+
+/// The first byte of a handshake of TLS (RFC 8446 section 5.1).
+pub(crate) const TLS_HANDSHAKE: u8 = 22;
+/// For the first byte of a connection that is to speak TLS, in milliseconds.
+const FIRST_BYTE_MS: u64 = 10_000;
+/// For the answer to whoever speaks HTTP where TLS is spoken, in milliseconds.
+const PLAIN_ANSWER_MS: u64 = 1_000;
+
+/// The answer to whoever speaks HTTP where TLS is spoken.
+const PLAIN_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
+    content-length: 61\r\nconnection: close\r\n\r\n\
+    this port speaks TLS: use https:// in front of this address.\n";
+
+impl Door {
+    /// Serves one connection to its end.
+    pub(crate) async fn serve<S, B>(
+        self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        service: S,
+        ready: Option<Arc<dyn ReadyAnswers>>,
+        limits: ServerLimits,
+        shutdown: CancellationToken,
+    ) where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyError>,
+    {
+        let Some(peer) = self.peer(&mut stream, peer).await else { return };
+        let stall = Duration::from_millis(limits.stall_ms);
+        let Some(tls) = self.tls else {
+            return server::run(StallGuard::new(stream, stall), peer, service, ready, limits, shutdown).await;
+        };
+        if !speaks_tls(&mut stream, peer).await {
+            return;
+        }
+        match tls.accept(StallGuard::new(stream, stall)).await {
+            Ok(stream) if tls::is_http2(&stream) => {
+                Box::pin(server::run_http2(stream, peer, service, ready, limits, shutdown)).await;
+            }
+            Ok(stream) => Box::pin(server::run(stream, peer, service, ready, limits, shutdown)).await,
+            Err(error) => tracing::debug!(%peer, %error, "connection closed"),
+        }
+    }
+
+    /// Who the connection is from; nothing: it is not to be served.
+    async fn peer(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
+        if self.proxies.is_empty() {
+            return Some(peer);
+        }
+        let address = peer.ip().to_canonical();
+        if !self.proxies.iter().any(|network| network.contains(&address)) {
+            return Some(peer);
+        }
+        match proxy_protocol::read(stream).await {
+            Ok(client) => Some(client.unwrap_or(peer)),
+            Err(error) => {
+                tracing::warn!(proxy = %peer, %error, "connection closed");
+                None
+            }
+        }
+    }
+}
+
+/// Whether a handshake of TLS begins. Whoever speaks HTTP instead is told so.
+async fn speaks_tls(stream: &mut TcpStream, peer: SocketAddr) -> bool {
+    let mut first = [0];
+    let peeked = tokio::time::timeout(Duration::from_millis(FIRST_BYTE_MS), stream.peek(&mut first)).await;
+    match (peeked, first) {
+        (Ok(Ok(1)), [byte]) if !byte.is_ascii_uppercase() => true,
+        (Ok(Ok(1)), _) => {
+            tracing::debug!(%peer, "plain HTTP on a port of TLS");
+            let answer = async {
+                // What fails here fails for somebody who has to come again anyway.
+                let _ = stream.write_all(PLAIN_ANSWER).await;
+                let _ = stream.shutdown().await;
+                // Closing with bytes unread would destroy the answer on its way.
+                let mut rest = [0; 4 << 10];
+                while let Ok(1..) = tokio::io::AsyncReadExt::read(stream, &mut rest).await {}
+            };
+            let _ = tokio::time::timeout(Duration::from_millis(PLAIN_ANSWER_MS), answer).await;
+            false
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_in_plain_text_is_as_long_as_it_says() {
+        let text = str::from_utf8(PLAIN_ANSWER).expect("text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("head and body");
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+    }
+}

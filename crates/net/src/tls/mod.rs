@@ -1,0 +1,198 @@
+//! TLS towards clients: rustls over aws-lc-rs, versions 1.2 and 1.3, `h2` and `http/1.1` by ALPN, resumption, no early data.
+//!
+//! `files.rs` reads and checks one certificate, `store.rs` keeps all of them by name and in step with their files; here
+//! stands the handshake, with its limits. A connection that has shaken hands is a [`Transport`](crate::server::Transport)
+//! like a plain one.
+
+mod files;
+mod store;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use rustls::crypto::aws_lc_rs;
+use rustls::server::{Acceptor, ServerSessionMemoryCache};
+use rustls::{HandshakeKind, ServerConfig};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Semaphore;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+pub use files::CertificateError;
+pub use store::CertificateSources;
+use store::Store;
+
+use crate::server::Transport;
+
+/// How often the files of certificates are looked at, in milliseconds.
+const WATCH_MS: u64 = 5_000;
+/// For a handshake, from the connection to its end, in milliseconds.
+const HANDSHAKE_MS: u64 = 10_000;
+/// Handshakes at once on everything that shares the certificates; further ones wait, within their time.
+const HANDSHAKES: usize = 1_024;
+/// Sessions of clients of TLS 1.2 that cannot keep a ticket.
+const SESSIONS: usize = 4_096;
+/// Bytes of encrypted data of one connection that wait for its socket: a response of 64 KiB with its head goes out at once.
+const SEND_BUFFER_BYTES: usize = 96 << 10;
+
+/// The alert `unrecognized_name` (RFC 6066 section 3) as a record of its own, before any key is agreed on.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// The side of a server in TLS: its certificates, and what all its connections share. One for a process.
+#[derive(Debug)]
+pub struct Tls {
+    config: Arc<ServerConfig>,
+    store: Arc<Store>,
+    places: Semaphore,
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    full: AtomicU64,
+    resumed: AtomicU64,
+    failed: AtomicU64,
+    unknown_names: AtomicU64,
+}
+
+/// What happened so far, and what is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsState {
+    /// Handshakes with everything in them.
+    pub full_handshakes: u64,
+    /// Handshakes that took up an earlier session.
+    pub resumed_handshakes: u64,
+    /// Handshakes that failed, those for unknown names included.
+    pub failed_handshakes: u64,
+    /// Handshakes for names that no certificate is for.
+    pub unknown_names: u64,
+    /// Certificates that were exchanged while running.
+    pub reloads: u64,
+    /// Certificates that could not be.
+    pub reload_failures: u64,
+    /// The file of each certificate, and when it ends, in seconds since the Unix epoch.
+    pub certificates: Vec<(PathBuf, u64)>,
+}
+
+impl Tls {
+    /// Reads the certificates.
+    ///
+    /// # Errors
+    /// See [`CertificateError`]: every one of them has to be good.
+    pub fn open(sources: CertificateSources) -> Result<Arc<Self>, CertificateError> {
+        let setup = |why: rustls::Error| CertificateError::Setup { why: why.to_string() };
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let store = Arc::new(Store::open(sources, Arc::clone(&provider), SystemTime::now())?);
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(setup)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&store) as _);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // Its keys are exchanged every few hours; all threads have the same.
+        config.ticketer = aws_lc_rs::Ticketer::new().map_err(setup)?;
+        config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+        let (config, places) = (Arc::new(config), Semaphore::new(HANDSHAKES));
+        Ok(Arc::new(Self { config, store, places, counts: Counts::default() }))
+    }
+
+    /// Reads all certificates again. What cannot be read stays as it was, and the log says why. How many certificates are
+    /// served, and how many of them are not what their files say.
+    pub fn reload(&self) -> (usize, usize) {
+        self.store.reload(true, SystemTime::now())
+    }
+
+    /// Looks at the files every few seconds until `shutdown`, and exchanges what has changed.
+    pub async fn watch(self: Arc<Self>, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(WATCH_MS)) => {}
+                () = shutdown.cancelled() => return,
+            }
+            let tls = Arc::clone(&self);
+            // It only fails if it panics, and then the next look is as good.
+            let _ = tokio::task::spawn_blocking(move || tls.look(SystemTime::now())).await;
+        }
+    }
+
+    /// One look, as of `now`.
+    fn look(&self, now: SystemTime) {
+        self.store.reload(false, now);
+    }
+
+    /// The numbers of this moment.
+    pub fn state(&self) -> TlsState {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        TlsState {
+            full_handshakes: read(&self.counts.full),
+            resumed_handshakes: read(&self.counts.resumed),
+            failed_handshakes: read(&self.counts.failed),
+            unknown_names: read(&self.counts.unknown_names),
+            reloads: read(&self.store.reloads),
+            reload_failures: read(&self.store.reload_failures),
+            certificates: self.store.ends(),
+        }
+    }
+
+    /// Shakes hands, within [`HANDSHAKE_MS`].
+    pub(crate) async fn accept<T: Transport>(&self, io: T) -> Result<TlsStream<T>, HandshakeError> {
+        let within = Duration::from_millis(HANDSHAKE_MS);
+        let handshake = tokio::time::timeout(within, self.handshake(io)).await.unwrap_or(Err(HandshakeError::TooSlow));
+        match &handshake {
+            Ok(stream) if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) => &self.counts.resumed,
+            Ok(_) => &self.counts.full,
+            Err(_) => &self.counts.failed,
+        }
+        .fetch_add(1, Ordering::Relaxed);
+        handshake
+    }
+
+    async fn handshake<T: Transport>(&self, io: T) -> Result<TlsStream<T>, HandshakeError> {
+        // Never closed, so this only waits.
+        let _place = self.places.acquire().await;
+        let mut hello = LazyConfigAcceptor::new(Acceptor::default(), io);
+        let start = (&mut hello).await.map_err(HandshakeError::Hello)?;
+        let name = start.client_hello().server_name().map(str::to_owned);
+        if self.store.find(name.as_deref()).is_none() {
+            self.counts.unknown_names.fetch_add(1, Ordering::Relaxed);
+            let mut io = start.io;
+            // Whoever does not read this alert sees the connection end.
+            let _ = io.write_all(&UNRECOGNIZED_NAME).await;
+            let _ = io.shutdown().await;
+            return Err(HandshakeError::Name { name: name.unwrap_or_else(|| "no name".to_owned()) });
+        }
+        let mut stream = start.into_stream(Arc::clone(&self.config)).await.map_err(HandshakeError::Failed)?;
+        stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER_BYTES));
+        Ok(stream)
+    }
+}
+
+/// Why a connection did not come to speak TLS. Of interest for debugging only: anybody can cause it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandshakeError {
+    #[error("the handshake took more than {HANDSHAKE_MS} ms")]
+    TooSlow,
+    #[error("no handshake of TLS: {0}")]
+    Hello(io::Error),
+    #[error("no certificate is for {name}")]
+    Name { name: String },
+    #[error("the handshake failed: {0}")]
+    Failed(io::Error),
+}
+
+/// Whether HTTP/2 was agreed on.
+pub(crate) fn is_http2<T>(stream: &TlsStream<T>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(b"h2")
+}
+
+impl<T: Transport> Transport for TlsStream<T> {
+    const SECURE: bool = true;
+
+    fn reset_on_close(&mut self) {
+        self.get_mut().0.reset_on_close();
+    }
+}
