@@ -5,6 +5,7 @@
 //! that across restarts;
 //! [`sync`] keeps in step with control; [`tools`] answers who looks after the cache. Zones whose content comes from any HTTP origin are in [`pull`]. Absent on purpose: any knowledge of other edges, and of where clients are.
 
+mod access_log;
 mod classes;
 mod disk;
 mod fetch;
@@ -36,6 +37,8 @@ use net::{Body, ClientLimits, Door, HttpClient, Incoming, Listener, ReadyAnswers
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use access_log::AccessLog;
+pub use access_log::AccessLogConfig;
 use marks::Marks;
 pub use metrics::EdgeMetrics;
 pub use shelf;
@@ -65,6 +68,8 @@ pub struct EdgeConfig {
     pub data_dir: PathBuf,
     /// Time between heartbeats, in milliseconds.
     pub heartbeat_ms: u64,
+    /// Its access log; nothing: there is none.
+    pub access_log: Option<AccessLogConfig>,
     /// Limits of its listener.
     pub limits: ServerLimits,
     /// The time.
@@ -84,6 +89,8 @@ pub struct StandaloneConfig {
     pub cache: CacheConfig,
     /// A folder of its own for what it has to know after a restart; nothing: it keeps nothing.
     pub state_dir: Option<PathBuf>,
+    /// Its access log; nothing: there is none.
+    pub access_log: Option<AccessLogConfig>,
     /// Limits of its listener.
     pub limits: ServerLimits,
     /// The time.
@@ -127,6 +134,12 @@ pub enum EdgeError {
     /// The disk tier cannot be used as it is configured.
     #[error(transparent)]
     Disk(#[from] OpenError),
+    /// The access log cannot be opened.
+    #[error("cannot open the access log: {why}")]
+    AccessLog {
+        /// What the operating system said, with the path.
+        why: std::io::Error,
+    },
     /// A thread cannot be started.
     #[error("cannot start a thread: {error}")]
     Thread {
@@ -177,6 +190,12 @@ impl EdgeView {
     pub fn disk_admissions(&self) -> u64 {
         self.0.metrics.disk_admitted.get()
     }
+    /// Opens the file of its access log anew, where there is one: somebody has moved it away.
+    pub fn reopen_log(&self) {
+        if let Some(log) = &self.0.config.access_log {
+            log.reopen();
+        }
+    }
     /// Its name.
     pub fn name(&self) -> &NodeName {
         &self.0.config.node.name
@@ -198,16 +217,27 @@ impl Edge {
     /// # Errors
     /// See [`EdgeError`].
     pub fn new(config: EdgeConfig, http: HttpClient, metrics: &EdgeMetrics) -> Result<Self, EdgeError> {
-        let EdgeConfig { node, control_url, token, memory_bytes, cache, data_dir, heartbeat_ms, limits, clock } =
-            config;
+        let EdgeConfig {
+            node,
+            control_url,
+            token,
+            memory_bytes,
+            cache,
+            data_dir,
+            heartbeat_ms,
+            access_log,
+            limits,
+            clock,
+        } = config;
         check_memory(memory_bytes)?;
         let folder =
             persist::Folder::open(&data_dir).map_err(|why| EdgeError::Folder { path: data_dir.clone(), why })?;
         let client = Client::new(http.clone(), &control_url, Some(&token));
+        let access_log = open_log(access_log.as_ref(), metrics)?;
         let (metrics, tiers) = (metrics.of(node.name.as_str()), metrics.tiers.clone());
         let control = node::Control { client: client.clone(), token: token.clone() };
         let disk = cache.open(&clock)?;
-        let config = node::NodeConfig { node, memory_bytes, policy: cache.policy, limits, clock };
+        let config = node::NodeConfig { node, memory_bytes, policy: cache.policy, access_log, limits, clock };
         let marks = Marks::open(&data_dir, (config.clock)(), metrics.marks.clone());
         let node = Arc::new(node::Node::new(config, Some(control), http, metrics, marks, disk));
         tiers.show(&node);
@@ -224,16 +254,17 @@ impl Edge {
     /// # Errors
     /// See [`EdgeError`].
     pub fn standalone(config: StandaloneConfig, metrics: &EdgeMetrics) -> Result<Self, EdgeError> {
-        let StandaloneConfig { zone, name, memory_bytes, cache, state_dir, limits, clock } = config;
+        let StandaloneConfig { zone, name, memory_bytes, cache, state_dir, access_log, limits, clock } = config;
         check_memory(memory_bytes)?;
         let open =
             |path: &PathBuf| persist::Folder::open(path).map_err(|why| EdgeError::Folder { path: path.clone(), why });
         let folder = state_dir.as_ref().map(open).transpose()?;
         let place = Place { lat: 0.0, lng: 0.0 };
+        let access_log = open_log(access_log.as_ref(), metrics)?;
         let (metrics, tiers) = (metrics.of(name.as_str()), metrics.tiers.clone());
         let node = NodeDoc { name, place, url: String::new() };
         let disk = cache.open(&clock)?;
-        let config = node::NodeConfig { node, memory_bytes, policy: cache.policy, limits, clock };
+        let config = node::NodeConfig { node, memory_bytes, policy: cache.policy, access_log, limits, clock };
         let http = HttpClient::new(ClientLimits::default());
         let now_ms = (config.clock)();
         let marks = match &state_dir {
@@ -287,9 +318,17 @@ impl Edge {
             if let Some(disk) = &node.disk {
                 disk.close();
             }
+            if let Some(log) = &node.config.access_log {
+                log.close();
+            }
         };
         let _ = tokio::task::spawn_blocking(close).await;
     }
+}
+
+fn open_log(config: Option<&AccessLogConfig>, metrics: &EdgeMetrics) -> Result<Option<Arc<AccessLog>>, EdgeError> {
+    let log = config.map(|config| AccessLog::open(config, metrics.access_log.clone())).transpose();
+    log.map(|log| log.map(Arc::new)).map_err(|why| EdgeError::AccessLog { why })
 }
 
 fn check_memory(given: u64) -> Result<(), EdgeError> {
@@ -316,6 +355,7 @@ mod tests {
             memory_bytes: MIN_MEMORY_BYTES,
             cache: CacheConfig::default(),
             state_dir,
+            access_log: None,
             limits,
             clock,
         };

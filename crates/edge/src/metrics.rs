@@ -11,8 +11,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::access_log::AccessLogMetrics;
 use crate::marks::MarksMetrics;
 use crate::tiers_metrics::TiersMetrics;
+pub(crate) use per_thread::thread_number;
 use per_thread::{Seconds, ThreadsCounter};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -54,6 +56,7 @@ pub struct EdgeMetrics {
     entries: Family<NodeLabel, Gauge>,
     active: Family<NodeLabel, Gauge>,
     seconds: Family<NodeLabel, Seconds>,
+    pub(crate) access_log: AccessLogMetrics,
     pub(crate) tiers: TiersMetrics,
 }
 
@@ -81,6 +84,7 @@ impl EdgeMetrics {
             entries: Family::default(),
             active: Family::default(),
             seconds: Family::default(),
+            access_log: AccessLogMetrics::default(),
             tiers: TiersMetrics::default(),
         };
         let r = registry.sub_registry_with_prefix("littoral_edge");
@@ -111,6 +115,9 @@ impl EdgeMetrics {
         r.register("entries", "Entries in the memory tier", metrics.entries.clone());
         r.register("active_requests", "Requests in progress", metrics.active.clone());
         r.register_with_unit("request", "Time to the head of the response", Unit::Seconds, metrics.seconds.clone());
+        r.register("access_log_lines", "Lines written to the access log", metrics.access_log.lines.clone());
+        let dropped = "Lines that the access log could not take; requests never wait for it";
+        r.register("access_log_dropped", dropped, metrics.access_log.dropped.clone());
         r.register_collector(Box::new(metrics.tiers.clone()));
         metrics
     }

@@ -20,6 +20,7 @@ use shelf::{Class, Counters, Curve, Memory, PolicyChoice};
 use tokio::sync::{Semaphore, watch};
 
 use crate::Clock;
+use crate::access_log::AccessLog;
 use crate::classes::Classes;
 use crate::disk::DiskTier;
 use crate::fetch::{FetchError, Fetched};
@@ -194,6 +195,7 @@ pub(crate) struct NodeConfig {
     pub(crate) node: NodeDoc,
     pub(crate) memory_bytes: u64,
     pub(crate) policy: PolicyChoice,
+    pub(crate) access_log: Option<Arc<AccessLog>>,
     pub(crate) limits: ServerLimits,
     pub(crate) clock: Clock,
 }

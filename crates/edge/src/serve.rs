@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_cache::{CacheStatus, Freshness, Outcome, Plan, Validators, plan};
 use net::{Body, Incoming};
 
+use crate::access_log::Entry;
 use crate::fetch::{FetchError, Fetched, fetch_head};
 use crate::head::Head;
 use crate::node::{FileKey, Link, Lookup, Node, View};
@@ -34,6 +35,16 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Answers a request. Never fails: what goes wrong is a problem document.
 pub(crate) async fn serve(node: Arc<Node>, request: Request<Incoming>) -> Response<Body> {
+    let log = node.config.access_log.as_ref().filter(|log| log.picks());
+    let entry = log.map(|log| Entry::of(log, node.config.node.name.as_str(), &request, node.now_ms()));
+    let response = serve_unlogged(node, request).await;
+    match entry {
+        Some(entry) => entry.follow(response),
+        None => response,
+    }
+}
+
+async fn serve_unlogged(node: Arc<Node>, request: Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
     let _active = node.metrics.begin();
     let (mut parts, body) = request.into_parts();

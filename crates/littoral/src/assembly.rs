@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::{NodeDoc, NodeName, Place, TokenSecret, ZoneDoc};
 use control::{Control, ControlConfig};
-use edge::{CacheConfig, Clock, Edge, EdgeConfig, EdgeMetrics, EdgeView, StandaloneConfig};
+use edge::{AccessLogConfig, CacheConfig, Clock, Edge, EdgeConfig, EdgeMetrics, EdgeView, StandaloneConfig};
 use monitor::{Monitor, MonitorConfig};
 use net::{ClientLimits, HttpClient, Listener, ServerLimits};
 use objects::Blobs;
@@ -94,6 +94,8 @@ pub struct EdgeStart {
     pub memory_bytes: u64,
     /// How its tiers are kept.
     pub cache: CacheConfig,
+    /// Its access log.
+    pub access_log: Option<AccessLogConfig>,
     /// Its own folder.
     pub data_dir: PathBuf,
     /// The time it goes by.
@@ -110,6 +112,8 @@ pub struct FrontStart {
     pub memory_bytes: u64,
     /// How its tiers are kept.
     pub cache: CacheConfig,
+    /// Its access log.
+    pub access_log: Option<AccessLogConfig>,
     /// Where it keeps its state; nothing: it begins anew with each start.
     pub state_dir: Option<PathBuf>,
     /// The time it goes by.
@@ -203,6 +207,7 @@ impl Process {
             token: start.token,
             memory_bytes: start.memory_bytes,
             cache: start.cache,
+            access_log: start.access_log,
             data_dir: start.data_dir,
             heartbeat_ms: HEARTBEAT_MS,
             limits: ServerLimits::default(),
@@ -267,9 +272,9 @@ impl Process {
 }
 
 fn standalone(start: FrontStart, metrics: &EdgeMetrics) -> Result<Edge, String> {
-    let FrontStart { zone, name, memory_bytes, cache, state_dir, clock } = start;
+    let FrontStart { zone, name, memory_bytes, cache, access_log, state_dir, clock } = start;
     let limits = ServerLimits::default();
-    let config = StandaloneConfig { zone, name, memory_bytes, cache, state_dir, limits, clock };
+    let config = StandaloneConfig { zone, name, memory_bytes, cache, state_dir, access_log, limits, clock };
     Edge::standalone(config, metrics).map_err(|error| error.to_string())
 }
 

@@ -146,6 +146,10 @@ pub struct EdgeSection {
     pub threads: Option<Threads>,
     /// Size of the memory tier, like `256MiB`.
     pub memory: Option<Size>,
+    /// File for a line of JSON about each request; `-` is standard output. Default: none.
+    pub access_log: Option<PathBuf>,
+    /// The part of the requests that is logged, 0 to 1. Default: all.
+    pub access_log_sample: Option<Rate>,
     /// Folders of the disk tier with their sizes, like `/var/cache/littoral=100GiB`; none: there is no disk tier.
     #[serde(default)]
     pub disk: Vec<DiskFolder>,
@@ -188,6 +192,32 @@ impl TryFrom<String> for ObjectiveText {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
         text.parse::<Objective>().map(Self).map_err(|error| error.to_string())
+    }
+}
+
+/// A part of a whole: 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(try_from = "f64")]
+pub struct Rate(pub f64);
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self(1.0)
+    }
+}
+
+impl TryFrom<f64> for Rate {
+    type Error = String;
+    fn try_from(rate: f64) -> Result<Self, String> {
+        if (0.0..=1.0).contains(&rate) { Ok(Self(rate)) } else { Err(format!("{rate} is not a part; give 0 to 1")) }
+    }
+}
+
+impl std::str::FromStr for Rate {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rate: f64 = text.parse().map_err(|_| format!("{text:?} is not a number from 0 to 1"))?;
+        Self::try_from(rate)
     }
 }
 

@@ -54,7 +54,8 @@ async fn start(
     };
     let zone_name = zone.name.clone();
     let (cache, state_dir) = (args.tiers.config(), args.tiers.state_dir());
-    let start = FrontStart { zone, name, memory_bytes: args.memory.0, cache, state_dir, clock: wall_clock() };
+    let (memory_bytes, access_log) = (args.memory.0, args.access_log.config());
+    let start = FrontStart { zone, name, memory_bytes, cache, access_log, state_dir, clock: wall_clock() };
     process.front(start, listener).map_err(|error| CliError::failed(error.to_string()))?;
     let admin = match args.admin {
         Some(listen) => {

@@ -202,6 +202,7 @@ pub async fn start(config: LocalConfig, data_dir: DataDir) -> Result<Local, Loca
             control_url: control.clone(),
             token: node_token.clone(),
             memory_bytes: config.memory_bytes,
+            access_log: None,
             cache: config.cache_in(&data_dir.join("edges").join(edge.name.as_str())),
             data_dir: data_dir.join("edges").join(edge.name.as_str()),
             clock: config.clock.clone(),

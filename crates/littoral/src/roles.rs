@@ -10,6 +10,7 @@ use api::names::{NodeName, Place};
 use api::{NodeDoc, TokenSecret};
 use clap::Args;
 use control::ControlConfig;
+use edge::AccessLogConfig;
 use edge::shelf::PolicyChoice;
 use monitor::MonitorConfig;
 use net::ServerLimits;
@@ -22,7 +23,9 @@ use crate::cli::globals::Globals;
 use crate::cli::human;
 use crate::cli::output::Out;
 use crate::cli::policy::PolicyArgs;
-use crate::config::{self, AdminSection, Config, DEFAULT_MEMORY, EdgeSection, PlaceText, RouterMode, Size, Threads};
+use crate::config::{
+    self, AdminSection, Config, DEFAULT_MEMORY, EdgeSection, PlaceText, Rate, RouterMode, Size, Threads,
+};
 use crate::datadir::DataDir;
 use crate::front;
 use crate::local::{catalog_in, prepare};
@@ -63,7 +66,7 @@ Examples:
   littoral edge --control http://10.0.0.1:8601 --token-file node.token --name oslo --place 59.91,10.75 --listen 10.0.0.7:8610")]
 pub struct EdgeArgs {
     /// Configuration file; docs/littoral.example.toml names every setting
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["control", "name", "place", "listen", "url", "threads", "memory", "disk", "eviction", "objective", "upstreams", "zone_file"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["control", "name", "place", "listen", "url", "threads", "memory", "access_log", "disk", "eviction", "objective", "upstreams", "zone_file"])]
     pub config: Option<PathBuf>,
     /// Address of control; --token-file names the file with the node token
     #[arg(long, value_name = "URL", conflicts_with_all = ["upstreams", "zone_file"])]
@@ -89,6 +92,9 @@ pub struct EdgeArgs {
     /// The tiers
     #[command(flatten)]
     pub tiers: TierArgs,
+    /// Its access log
+    #[command(flatten)]
+    pub access_log: AccessLogArgs,
     /// Address of the admin listener [default: the file's, or none]
     #[arg(long, value_name = "IP:PORT")]
     pub admin: Option<SocketAddr>,
@@ -101,6 +107,29 @@ pub struct EdgeArgs {
     /// The website and its policy
     #[command(flatten)]
     pub policy: PolicyArgs,
+}
+
+/// The access log of an edge.
+#[derive(Debug, Clone, Args)]
+pub struct AccessLogArgs {
+    /// File for a line of JSON about each request; `-` is standard output [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub access_log: Option<PathBuf>,
+    /// The part of the requests that is logged, 0 to 1, picked by chance
+    #[arg(long, value_name = "RATE", default_value = "1", requires = "access_log")]
+    pub access_log_sample: Rate,
+}
+
+impl AccessLogArgs {
+    /// What the edge is told.
+    pub fn config(&self) -> Option<AccessLogConfig> {
+        access_log(self.access_log.as_deref(), self.access_log_sample)
+    }
+}
+
+fn access_log(file: Option<&Path>, Rate(sample): Rate) -> Option<AccessLogConfig> {
+    let file = file?;
+    Some(AccessLogConfig { file: (file != Path::new("-")).then(|| file.to_owned()), sample })
 }
 
 /// Which sections of a file are run.
@@ -190,6 +219,8 @@ pub async fn run_edge(args: EdgeArgs, globals: &Globals) -> Result<(), CliError>
         token_file: globals.token_file.clone(),
         threads: args.threads,
         memory: Some(args.memory),
+        access_log: args.access_log.access_log.clone(),
+        access_log_sample: Some(args.access_log.access_log_sample),
         disk: args.tiers.disk.clone(),
         eviction: Some(config::Eviction(args.tiers.eviction)),
         objective: Some(config::ObjectiveText(args.tiers.objective)),
@@ -298,6 +329,7 @@ async fn edge_start(section: EdgeSection, data_dir: &DataDir) -> Result<EdgeStar
                 objective: section.objective.unwrap_or_default().0,
             },
         ),
+        access_log: access_log(section.access_log.as_deref(), section.access_log_sample.unwrap_or_default()),
         data_dir: data_dir.join("edges").join(section.name.as_str()),
         node: NodeDoc { name: section.name, place: section.place.0, url: http_url("edge.url", &url)? },
         clock: wall_clock(),

@@ -47,6 +47,11 @@ impl Body {
         Self(Kind::Boxed(body.map_err(Into::into).boxed_unsync()))
     }
 
+    /// Whether all of it is in memory already.
+    pub fn is_here(&self) -> bool {
+        matches!(self.0, Kind::Full(_))
+    }
+
     /// The same body; it fails with [`ReadError::Idle`] when no bytes arrive for `idle`.
     pub fn with_idle_timeout(self, idle: Duration) -> Self {
         let Kind::Boxed(inner) = self.0 else { return self };

@@ -9,7 +9,7 @@ use api::ZoneDoc;
 use api::cache::CACHE_PATH;
 use api::pull::{PullDoc, UpstreamDoc};
 use edge::shelf::disk::OpenError;
-use edge::{CacheConfig, Edge, EdgeMetrics, StandaloneConfig};
+use edge::{AccessLogConfig, CacheConfig, Edge, EdgeMetrics, StandaloneConfig};
 use http::{Method, Request, Response, StatusCode};
 use littoral::admin::Admin;
 use net::{Body, ClientLimits, HttpClient, ServerLimits};
@@ -32,6 +32,8 @@ pub struct FrontSettings {
     pub disk_bytes: u64,
     /// How the tiers are kept.
     pub cache: CacheConfig,
+    /// The file of its access log.
+    pub access_log: Option<PathBuf>,
     /// What is to be different about its zone.
     pub change: fn(&mut PullDoc),
 }
@@ -39,8 +41,15 @@ pub struct FrontSettings {
 impl FrontSettings {
     /// An edge with 64 MiB of memory in front of an origin.
     pub fn of(origin: &str) -> Self {
-        let (folder, cache) = (None, CacheConfig::default());
-        Self { origin: origin.to_owned(), memory_bytes: 64 << 20, folder, disk_bytes: 1 << 30, cache, change: |_| {} }
+        Self {
+            origin: origin.to_owned(),
+            memory_bytes: 64 << 20,
+            folder: None,
+            disk_bytes: 1 << 30,
+            cache: CacheConfig::default(),
+            access_log: None,
+            change: |_| {},
+        }
     }
 
     /// The same with a disk tier of 1 GiB in a folder.
@@ -93,7 +102,8 @@ impl Front {
             cache.folders.push(littoral::tiers::files(folder, settings.disk_bytes));
         }
         let (memory_bytes, state_dir) = (settings.memory_bytes, settings.folder.map(|folder| folder.join("state")));
-        let config = StandaloneConfig { zone, name, memory_bytes, cache, state_dir, limits, clock };
+        let access_log = settings.access_log.map(|file| AccessLogConfig { file: Some(file), sample: 1.0 });
+        let config = StandaloneConfig { zone, name, memory_bytes, cache, state_dir, access_log, limits, clock };
         let begun = Instant::now();
         let edge = loop {
             match Edge::standalone(config.clone(), &metrics) {

@@ -294,6 +294,7 @@ impl Cluster {
             token: self.local.node_token.clone(),
             memory_bytes: self.memory_bytes,
             cache: edge::CacheConfig::default(),
+            access_log: None,
             data_dir: self.folder.path().join("edges").join(name),
             clock: Arc::new(move || now_ms() + ahead_ms.load(Ordering::SeqCst)),
         };

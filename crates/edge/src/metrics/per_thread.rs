@@ -25,15 +25,19 @@ pub(crate) struct PerThread([Place<AtomicU64>; PLACES]);
 #[repr(align(128))]
 struct Place<T>(T);
 
-/// The place of this thread.
-fn mine<T>(places: &[Place<T>; PLACES]) -> &T {
+/// The number of this thread, from 0 on.
+pub(crate) fn thread_number() -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static NUMBER: usize = THREADS.fetch_add(1, Ordering::Relaxed);
     }
-    let number = NUMBER.with(|number| *number);
+    NUMBER.with(|number| *number)
+}
+
+/// The place of this thread.
+fn mine<T>(places: &[Place<T>; PLACES]) -> &T {
     let [first, ..] = places;
-    &places.get(number % PLACES).unwrap_or(first).0
+    &places.get(thread_number() % PLACES).unwrap_or(first).0
 }
 
 impl Atomic<u64> for PerThread {
@@ -84,7 +88,7 @@ impl Seconds {
 
 impl EncodeMetric for Seconds {
     fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
-        let bounds = BUCKETS_S.into_iter().chain([f64::MAX]);
+        let bounds = BUCKETS_S.into_iter().chain([f64::INFINITY]);
         let sum = |of: &dyn Fn(&Times) -> u64| self.0.iter().map(|place| of(&place.0)).sum::<u64>();
         let buckets: Vec<(f64, u64)> = bounds
             .enumerate()

@@ -11,9 +11,8 @@
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
-use std::io::Write as _;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -22,6 +21,7 @@ use http_cache::Outcome;
 use http_cache::response::{self, Use};
 use net::{Peer, Plain, ReadyAnswers};
 
+use crate::access_log::Line;
 use crate::node::{Link, Node, StoredAs};
 use crate::pull::answer::{CACHE_STATUS, SERVER_TIMING, X_CACHE};
 use crate::pull::stored::{Content, Page, Variant};
@@ -57,7 +57,7 @@ impl Lesson {
             return None;
         }
         let Plain { peer, host, target, .. } =
-            Plain::of(&parts.method, &parts.uri, &parts.headers, *parts.extensions.get::<Peer>()?)?;
+            Plain::of(&parts.method, &parts.uri, &parts.headers, *parts.extensions.get::<Peer>()?, parts.version)?;
         let secure = peer.secure;
         let fits = host.len() + target.len() <= URL_BYTES;
         fits.then(|| Self { view, secure, host: host.into(), target: target.into() })
@@ -197,7 +197,8 @@ impl Known {
         if node.verdict_on_variant(key, variant) != Verdict::Clean {
             return None;
         }
-        let age_s = variant.age_s(node.now_ms());
+        let now_ms = node.now_ms();
+        let age_s = variant.age_s(now_ms);
         let Use::Fresh { ttl_s } = response::reuse(&variant.terms, age_s, None) else { return None };
         let made = match &mut self.made {
             Some(made) if std::ptr::eq(made.variant.as_ptr(), Arc::as_ptr(variant)) => made,
@@ -205,9 +206,13 @@ impl Known {
         };
         node.bring_to_disk(key, variant);
         node.count_stored_use(&self.stored_as, body.len() as u64);
-        let written = write(made, Hit { node: node.config.node.name.as_str(), age_s, ttl_s, started, body });
-        node.metrics.count_ready(started.elapsed());
-        Some(written)
+        let took = started.elapsed();
+        let name = node.config.node.name.as_str();
+        node.metrics.count_ready(took);
+        if let Some(log) = node.config.access_log.as_ref().filter(|log| log.picks()) {
+            log.add(&line(name, asked, now_ms, body.len() as u64, took));
+        }
+        Some(write(made, Hit { node: name, age_s, ttl_s, took, body }))
     }
 }
 
@@ -246,7 +251,8 @@ struct Hit<'a> {
     node: &'a str,
     age_s: u64,
     ttl_s: u64,
-    started: Instant,
+    /// Until now.
+    took: Duration,
     body: Bytes,
 }
 
@@ -255,11 +261,17 @@ impl Hit<'_> {
     fn finish_head(&self, head: &mut Vec<u8>) {
         let Self { node, age_s, ttl_s, .. } = self;
         let (ms, us) = self.took();
-        // Writing to a vector cannot fail.
-        let _ = write!(
-            head,
-            "age: {age_s}\r\ncache-status: littoral-{node}; hit; ttl={ttl_s}\r\nserver-timing: edge;dur={ms}.{us:03}\r\n\r\n"
-        );
+        head.extend_from_slice(b"age: ");
+        push_number(head, *age_s, 1);
+        head.extend_from_slice(b"\r\ncache-status: littoral-");
+        head.extend_from_slice(node.as_bytes());
+        head.extend_from_slice(b"; hit; ttl=");
+        push_number(head, *ttl_s, 1);
+        head.extend_from_slice(b"\r\nserver-timing: edge;dur=");
+        push_number(head, ms, 1);
+        head.push(b'.');
+        push_number(head, us, 3);
+        head.extend_from_slice(b"\r\n\r\n");
     }
 
     /// The same for fields.
@@ -279,10 +291,45 @@ impl Hit<'_> {
         }
     }
 
-    /// Milliseconds and microseconds so far.
-    fn took(&self) -> (u128, u128) {
-        let us = self.started.elapsed().as_micros();
+    /// Milliseconds and microseconds.
+    fn took(&self) -> (u64, u64) {
+        let us = u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX);
         (us / 1_000, us % 1_000)
+    }
+}
+
+/// Writes a number in at least so many digits: several times as fast as what `format!` does.
+fn push_number(text: &mut Vec<u8>, mut number: u64, digits: usize) {
+    let mut reversed = [b'0'; 20];
+    let mut count = 0;
+    for digit in &mut reversed {
+        if number == 0 && count >= digits {
+            break;
+        }
+        *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        number /= 10;
+        count += 1;
+    }
+    text.extend(reversed.iter().take(count).rev());
+}
+
+/// What the access log says of a plain hit.
+fn line<'a>(node: &'a str, asked: &Plain<'a>, time_ms: u64, bytes: u64, took: Duration) -> Line<'a> {
+    Line {
+        time_ms,
+        node,
+        client: asked.peer.address.ip().to_canonical(),
+        secure: asked.peer.secure,
+        version: asked.version,
+        method: "GET",
+        host: asked.host,
+        target: asked.target,
+        user_agent: asked.values("user-agent").next().unwrap_or_default(),
+        status: StatusCode::OK.as_u16(),
+        bytes,
+        complete: true,
+        cache: Outcome::Hit.x_cache().as_bytes(),
+        took,
     }
 }
 
@@ -324,4 +371,25 @@ pub(crate) fn suits(doc: &api::PullDoc) -> bool {
     !doc.key.headers.iter().any(plain)
         && !doc.bypass.iter().filter_map(|entry| entry.header.as_ref()).any(plain)
         && !doc.response_headers.iter().any(|change| changes(&change.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        for (number, digits, expected) in [
+            (0, 1, "0"),
+            (0, 3, "000"),
+            (7, 3, "007"),
+            (1_234, 3, "1234"),
+            (90, 1, "90"),
+            (u64::MAX, 1, "18446744073709551615"),
+        ] {
+            let mut text = Vec::new();
+            push_number(&mut text, number, digits);
+            assert_eq!(String::from_utf8(text).expect("digits"), expected);
+        }
+    }
 }

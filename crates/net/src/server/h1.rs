@@ -131,6 +131,7 @@ impl<T: Transport> Connection<T> {
         let mut scanner = Scanner::default();
         self.timer.restart();
         let mut idle = self.exchanges.wire.input.is_empty();
+        let mut begun = false;
         loop {
             let input = &mut self.exchanges.wire.input;
             if self.first && input.first() == Some(&TLS_HANDSHAKE) {
@@ -150,14 +151,14 @@ impl<T: Transport> Connection<T> {
                 let bytes = input.split_to(found.len()).freeze();
                 return head::parse(&bytes, scanner.fields(), &self.limits).map(|head| Begins::Request(Box::new(head)));
             }
+            if std::mem::take(&mut begun) {
+                // From its first byte on a head has its whole time; most heads come at once and need no clock.
+                self.timer.restart();
+            }
             match self.fill(idle).await {
-                Filled::More => {}
+                Filled::More => begun = std::mem::take(&mut idle),
                 Filled::Nothing => return Ok(Begins::Nothing),
                 Filled::TooSlow => return Err(Refusal::HeadTooSlow),
-            }
-            if std::mem::take(&mut idle) {
-                // From its first byte on a head has its whole time.
-                self.timer.restart();
             }
         }
     }

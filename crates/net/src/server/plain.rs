@@ -6,7 +6,7 @@
 //! are only ever compared with those of requests that went the whole way.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Uri, header};
+use http::{HeaderMap, Method, Uri, Version, header};
 
 use crate::serve::Peer;
 
@@ -46,6 +46,8 @@ pub fn is_plain_field(name: &[u8]) -> bool {
 pub struct Plain<'a> {
     /// Who asks.
     pub peer: Peer,
+    /// Of HTTP.
+    pub version: Version,
     /// `Host`, as it came.
     pub host: &'a [u8],
     /// The target, as it came; it begins with `/`.
@@ -95,11 +97,11 @@ impl<'a> Plain<'a> {
             }
             rest = after;
         }
-        Some(Self { peer, host: host?, target, fields: Fields::Lines(fields) })
+        Some(Self { peer, version: Version::HTTP_11, host: host?, target, fields: Fields::Lines(fields) })
     }
 
     /// The same of the parts of a request that was parsed. Its body must be known to be empty.
-    pub fn of(method: &Method, uri: &'a Uri, fields: &'a HeaderMap, peer: Peer) -> Option<Self> {
+    pub fn of(method: &Method, uri: &'a Uri, fields: &'a HeaderMap, peer: Peer, version: Version) -> Option<Self> {
         let plain = |name: &header::HeaderName| {
             *name == header::HOST || *name == header::CONNECTION || is_plain_field(name.as_str().as_bytes())
         };
@@ -111,6 +113,7 @@ impl<'a> Plain<'a> {
         let (host, target) = (fields.get(header::HOST)?, uri.path_and_query()?.as_str());
         target.starts_with('/').then(|| Self {
             peer,
+            version,
             host: host.as_bytes(),
             target: target.as_bytes(),
             fields: Fields::Map(fields),
@@ -238,7 +241,11 @@ mod tests {
             let head = format!("GET /x HTTP/1.1\r\nHost: a\r\n{name}: {value}\r\n\r\n");
             let request = http::Request::get("/x").header("host", "a").header(name, value).body(()).expect("request");
             assert_eq!(read(&head).is_some(), plain, "{name}");
-            assert_eq!(Plain::of(request.method(), request.uri(), request.headers(), peer).is_some(), plain, "{name}");
+            assert_eq!(
+                Plain::of(request.method(), request.uri(), request.headers(), peer, Version::HTTP_11).is_some(),
+                plain,
+                "{name}"
+            );
         }
     }
 

@@ -4,21 +4,25 @@
 //! `PROPTEST_CASES=10000000 cargo test --release -p net properties` runs ten million executions of each.
 
 use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{Request, Response};
+use http::{Method, Request, Response, Version};
 use proptest::collection::vec;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_util::sync::CancellationToken;
 
 use super::chunked::{Chunked, Step};
-use super::head::{self, Framing};
+use super::head::{self, Framing, Head};
+use super::plain::Plain;
 use super::refusal::Refusal;
 use super::scan::{EMPTY_LINES, HeadLimits, Scanner};
 use super::{Incoming, Transport};
-use crate::{Body, ServerLimits, read_to_end};
+use crate::{Body, Peer, ServerLimits, read_to_end};
+
+const PEER: Peer = Peer { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1), secure: false };
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 256, fields: 6, target_bytes: 40 };
 
@@ -68,6 +72,11 @@ const WORDS: &[&str] = &[
     "#",
     "?",
     "GET /read HTTP/1.1\r\nHost: x\r\n",
+    "GET /read HTTP/1.1\r\n",
+    "Accept: ",
+    "Host: y\r\n",
+    "User-Agent: abc\r\n",
+    "Connection: keep-alive\r\n",
     "POST /read HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
     "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n",
     "POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc",
@@ -116,6 +125,21 @@ fn outcome(mut pieces: VecDeque<&[u8]>) -> Vec<String> {
     }
 }
 
+/// What is read as a plain request is one, but for host and target, which are compared with those of requests that were parsed.
+fn agree(plain: &Plain<'_>, head: &Result<Head, Refusal>) {
+    match head {
+        Ok(head) => {
+            let request = &head.request;
+            assert_eq!((request.method(), request.version()), (&Method::GET, Version::HTTP_11));
+            assert!(head.keep_alive && !head.upgrade && !head.expects_continue && head.framing == Framing::None);
+            let parsed =
+                Plain::of(request.method(), request.uri(), request.headers(), PEER, Version::HTTP_11).expect("plain");
+            assert_eq!((plain.host, plain.target), (parsed.host, parsed.target));
+        }
+        Err(refusal) => assert!(matches!(refusal, Refusal::Target | Refusal::Host), "{refusal:?}: {plain:?}"),
+    }
+}
+
 fn one(input: &mut BytesMut, pieces: &mut VecDeque<&[u8]>) -> Result<Option<String>, Refusal> {
     let mut scanner = Scanner::default();
     let found = loop {
@@ -128,7 +152,11 @@ fn one(input: &mut BytesMut, pieces: &mut VecDeque<&[u8]>) -> Result<Option<Stri
     };
     input.advance(found.start);
     let bytes = input.split_to(found.len()).freeze();
-    let head = head::parse(&bytes, scanner.fields(), &LIMITS)?;
+    let head = head::parse(&bytes, scanner.fields(), &LIMITS);
+    if let Some(plain) = Plain::read(&bytes, PEER) {
+        agree(&plain, &head);
+    }
+    let head = head?;
     assert!(head.request.headers().len() <= LIMITS.fields + 1);
     let mut body = Vec::new();
     match head.framing {
@@ -175,7 +203,7 @@ async fn spoken(pieces: VecDeque<&[u8]>) -> String {
         Response::new(Body::full("ok"))
     });
     let peer = "127.0.0.1:1".parse().expect("address");
-    let serving = tokio::spawn(super::run(server, peer, service, limits, CancellationToken::new()));
+    let serving = tokio::spawn(super::run(server, peer, service, None, limits, CancellationToken::new()));
     let (mut read, mut write) = tokio::io::split(client);
     let mut answer = Vec::new();
     let writing = async {

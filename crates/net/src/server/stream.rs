@@ -11,7 +11,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, DATE, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 use tower_service::Service;
@@ -121,8 +121,13 @@ fn prepare(
 
 fn ready_answer(request: &Request<Incoming>, shared: &Shared) -> Option<Response<crate::Body>> {
     let ready = shared.ready.as_deref().filter(|_| request.body().is_end_stream())?;
-    let (fields, body) =
-        ready.answer_fields(&Plain::of(request.method(), request.uri(), request.headers(), shared.peer)?)?;
+    let (fields, body) = ready.answer_fields(&Plain::of(
+        request.method(),
+        request.uri(),
+        request.headers(),
+        shared.peer,
+        Version::HTTP_2,
+    )?)?;
     let mut response = Response::new(crate::Body::full(body));
     *response.headers_mut() = fields;
     Some(response)

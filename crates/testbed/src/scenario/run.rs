@@ -170,8 +170,16 @@ async fn start_edge(zone: ZoneDoc, clock: Clock, shutdown: CancellationToken) ->
     let name = "edge".parse().map_err(|error: api::InvalidName| error.to_string())?;
     let limits = net::ServerLimits::default();
     let cache = edge::CacheConfig::default();
-    let config =
-        edge::StandaloneConfig { zone, name, memory_bytes: MEMORY_BYTES, cache, state_dir: None, limits, clock };
+    let config = edge::StandaloneConfig {
+        zone,
+        name,
+        memory_bytes: MEMORY_BYTES,
+        cache,
+        state_dir: None,
+        access_log: None,
+        limits,
+        clock,
+    };
     let metrics = edge::EdgeMetrics::new(&mut prometheus_client::registry::Registry::default());
     let edge = edge::Edge::standalone(config, &metrics).map_err(|error| error.to_string())?;
     tokio::spawn(edge.run(listener, shutdown));

@@ -9,6 +9,7 @@ mod failures;
 mod files;
 mod invalidation;
 mod pulling;
+mod ready;
 mod routing;
 mod scenarios;
 mod slices;

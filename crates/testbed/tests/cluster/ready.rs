@@ -1,0 +1,133 @@
+//! Answers that are ready before a request is taken apart are the answers that it would get otherwise.
+
+use std::time::Duration;
+
+use http::Method;
+use testbed::Answer;
+use testbed::front::{Front, FrontSettings};
+use testbed::media::{Media, content};
+
+/// Fields of a response, without what is different each time.
+fn fields(answer: &Answer) -> Vec<(String, String)> {
+    let mut fields: Vec<(String, String)> = answer
+        .headers
+        .iter()
+        .filter(|(name, _)| *name != "server-timing")
+        .map(|(name, value)| (name.to_string(), value.to_str().expect("text").to_owned()))
+        .collect();
+    fields.sort();
+    fields
+}
+
+async fn ready(front: &Front) -> f64 {
+    front.metric("littoral_edge_ready_answers_total")
+}
+
+/// Asks as a plain read, which must (not) be answered at once.
+async fn ask(front: &Front, target: &str, at_once: bool) -> Answer {
+    let before = ready(front).await;
+    let answer = front.get(target).await;
+    assert_eq!(ready(front).await > before, at_once, "{target}: {}", answer.header("cache-status"));
+    answer
+}
+
+#[tokio::test]
+async fn a_ready_answer_is_the_answer_of_the_whole_way() {
+    let media = Media::start().await;
+    let front = Front::start(FrontSettings::of(&media.url)).await;
+    for size in [0_u64, 1, 700, 4_096, 4_097, 300_000] {
+        let path = format!("/whole/a/{size}");
+        let target = format!("{path}?q={size}");
+        assert_eq!(ask(&front, &target, false).await.x_cache(), "MISS");
+        // The first hit teaches; no field of the second one is plain.
+        assert_eq!(ask(&front, &target, false).await.x_cache(), "HIT");
+        let whole = front.ask(Method::GET, &target, &[("x-other", "1")]).await;
+        let plain = ask(&front, &target, true).await;
+        assert_eq!((plain.status, fields(&plain)), (whole.status, fields(&whole)), "{target}");
+        assert!(*plain.bytes() == content(&path, 1, 0..size) && *whole.bytes() == *plain.bytes(), "{target}");
+        // Not plain: the same as ever.
+        let head = front.ask(Method::HEAD, &target, &[]).await;
+        assert_eq!((head.header("content-length"), head.bytes().len()), (size.to_string().as_str(), 0));
+        if size > 1 {
+            assert_eq!(front.range(&target, 0, 0).await.status.as_u16(), 206);
+        }
+    }
+    assert_eq!(media.requests().len(), 6);
+}
+
+#[tokio::test]
+async fn what_is_purged_changed_or_stale_is_not_ready_any_more() {
+    let media = Media::start().await;
+    let front = Front::start(FrontSettings::of(&media.url)).await;
+    let (target, size) = ("/whole/a/900", 900);
+    let until_ready = async || {
+        ask(&front, target, false).await;
+        ask(&front, target, false).await;
+        ask(&front, target, true).await
+    };
+    assert!(*until_ready().await.bytes() == content(target, 1, 0..size));
+    media.change();
+    let purge: Method = "PURGE".parse().expect("method");
+    assert_eq!(front.ask(purge.clone(), target, &[]).await.status.as_u16(), 200);
+    assert!(*until_ready().await.bytes() == content(target, 2, 0..size));
+    // Soft: it is asked about.
+    assert_eq!(front.ask(purge, target, &[("fastly-soft-purge", "1")]).await.status.as_u16(), 200);
+    assert_ne!(ask(&front, target, false).await.x_cache(), "HIT");
+    ask(&front, target, false).await;
+    let age = ask(&front, target, true).await.header("age").parse::<u64>().expect("a number");
+    front.advance(Duration::from_secs(7));
+    let older = ask(&front, target, true).await.header("age").parse::<u64>().expect("a number");
+    assert!((age + 7..=age + 9).contains(&older), "{age} {older}");
+    front.advance(Duration::from_secs(400 * 24 * 3_600));
+    assert_ne!(ask(&front, target, false).await.x_cache(), "HIT");
+}
+
+#[tokio::test]
+async fn zones_that_look_at_plain_fields_have_no_ready_answers() {
+    let media = Media::start().await;
+    let mut settings = FrontSettings::of(&media.url);
+    settings.change = |pull| pull.key.headers = vec!["User-Agent".to_owned()];
+    let front = Front::start(settings).await;
+    for _ in 0..4 {
+        ask(&front, "/whole/a/10", false).await;
+    }
+    for agent in ["one", "two"] {
+        assert_eq!(front.ask(Method::GET, "/whole/a/10", &[("user-agent", agent)]).await.x_cache(), "MISS");
+    }
+}
+
+#[tokio::test]
+async fn each_request_is_a_line_of_the_access_log() {
+    let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
+    let file = folder.path().join("access.json");
+    let front = Front::start(FrontSettings { access_log: Some(file.clone()), ..FrontSettings::of(&media.url) }).await;
+    for at_once in [false, false, true] {
+        ask(&front, "/whole/a/100?token=secret", at_once).await;
+    }
+    front.range("/ranged/b/3000000", 1_500_000, 2_999_999).await.bytes();
+    front.ask(Method::from_bytes(b"TRACE").expect("method"), "/whole/a/100", &[("user-agent", "\"x")]).await;
+    front.stop().await;
+    let text = std::fs::read_to_string(file).expect("log");
+    assert!(!text.contains("secret"));
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let said = |line: &serde_json::Value| {
+        ["method", "path", "status", "bytes", "cache", "complete"].map(|name| line[name].to_string()).join(" ")
+    };
+    let mut said: Vec<String> = lines.iter().map(said).collect();
+    said.sort();
+    assert_eq!(
+        said,
+        [
+            r#""GET" "/ranged/b/3000000" 206 1500000 "MISS" true"#,
+            r#""GET" "/whole/a/100" 200 100 "HIT" true"#,
+            r#""GET" "/whole/a/100" 200 100 "HIT" true"#,
+            r#""GET" "/whole/a/100" 200 100 "MISS" true"#,
+        ]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([said.last().cloned().expect("TRACE")])
+        .collect::<Vec<_>>()
+    );
+    assert!(said.last().is_some_and(|line| line.starts_with(r#""TRACE" "/whole/a/100" 405"#)), "{said:?}");
+    assert!(lines.iter().all(|line| line["host"] == "site.example" && line["client"] == "127.0.0.1"));
+}
