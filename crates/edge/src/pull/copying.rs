@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use api::SLICE_BYTES;
 use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::BodyExt;
@@ -94,7 +95,7 @@ impl Copying {
         if !self.growing.joinable() {
             return;
         }
-        let part = Part { first: self.growing.first(), pieces: self.growing.pieces() };
+        let part = Part { first: self.growing.first(), pieces: joined(self.growing.pieces()) };
         let bytes = part.length();
         let Some(announced) = &self.variant.announced else {
             let parts = if bytes == 0 { Vec::new() } else { vec![part] };
@@ -177,6 +178,15 @@ impl Copying {
             }));
         });
     }
+}
+
+/// What came in pieces as one, if it is no more than a slice: it is sent in one go then, each time.
+fn joined(pieces: Vec<Bytes>) -> Vec<Bytes> {
+    let bytes: usize = pieces.iter().map(Bytes::len).sum();
+    if pieces.len() < 2 || bytes as u64 > SLICE_BYTES {
+        return pieces;
+    }
+    vec![pieces.concat().into()]
 }
 
 impl Drop for Copying {
