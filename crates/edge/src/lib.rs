@@ -10,6 +10,7 @@ mod disk;
 mod fetch;
 mod flights;
 mod head;
+mod https;
 mod marks;
 mod metrics;
 mod node;
@@ -32,8 +33,7 @@ use api::{Hello, NodeDoc, TokenSecret, ZoneDoc};
 use bytes::Bytes;
 use client::Client;
 use http::{Method, Request, Response};
-use net::{Body, ClientLimits, HttpClient, Incoming, ServerLimits};
-use tokio::net::TcpListener;
+use net::{Body, ClientLimits, Doors, HttpClient, Incoming, ServerLimits};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -232,7 +232,7 @@ impl Edge {
         let folder = state_dir.as_ref().map(open).transpose()?;
         let place = Place { lat: 0.0, lng: 0.0 };
         let (metrics, tiers) = (metrics.of(name.as_str()), metrics.tiers.clone());
-        let node = NodeDoc { name, place, url: String::new() };
+        let node = NodeDoc { name, place, url: String::new(), https_url: None };
         let disk = cache.open(&clock)?;
         let config = node::NodeConfig { node, memory_bytes, policy: cache.policy, limits, clock };
         let http = HttpClient::new(ClientLimits::default());
@@ -264,9 +264,14 @@ impl Edge {
         EdgeView(Arc::clone(&self.node))
     }
 
-    /// Serves on `listener` until `shutdown`, then drains and returns.
-    pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
+    /// Serves on these listeners until `shutdown`, then drains and returns.
+    pub async fn run(self, doors: impl Into<Doors> + Send, shutdown: CancellationToken) {
+        let doors: Doors = doors.into();
         let Self { node, control } = self;
+        if let Some(port) = doors.https_port() {
+            // Run once, so it is set once.
+            let _ = node.https_port.set(port);
+        }
         // Dropped with this future, so that whoever ends the edge ends its jobs, too.
         let mut jobs = JoinSet::new();
         if let Some(ControlJobs { client, token, folder, heartbeat_ms }) = control {
@@ -279,7 +284,7 @@ impl Edge {
         let limits = node.config.limits.clone();
         let served = Arc::clone(&node);
         let service = net::service(move |request: Request<Incoming>| serve::serve(Arc::clone(&served), request));
-        net::serve(listener, service, limits, shutdown).await;
+        net::serve_doors(doors, service, limits, shutdown).await;
         while jobs.join_next().await.is_some() {}
         // What went wrong has been said in the log.
         let close = move || {

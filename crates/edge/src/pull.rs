@@ -575,7 +575,7 @@ struct How {
 
 /// Whether who asks may purge and explain without a token.
 pub(crate) fn may_operate(node: &Node, zone: &PullZone, peer: Option<&Peer>, fields: &HeaderMap) -> bool {
-    let Some(address) = peer.map(|peer| peer.0.ip().to_canonical()) else { return false };
+    let Some(address) = peer.map(|peer| peer.address.ip().to_canonical()) else { return false };
     // Behind a proxy on this machine everybody comes from here.
     let through_proxy = ["x-forwarded-for", "forwarded", "via"].iter().any(|name| fields.contains_key(*name));
     !through_proxy

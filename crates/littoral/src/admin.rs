@@ -117,7 +117,7 @@ async fn cache(admin: &Admin, request: &Parts, rest: &str, body: Incoming) -> Re
 /// Whether a request for the caches comes from a tool on this machine.
 fn may_ask(request: &Parts) -> Result<(), Problem> {
     let forbidden = |detail: &str| Err(Problem::new(ErrorCode::Forbidden, detail));
-    let peer = request.extensions.get::<Peer>().map(|peer| peer.0.ip().to_canonical());
+    let peer = request.extensions.get::<Peer>().map(|peer| peer.address.ip().to_canonical());
     if !peer.is_some_and(|address| address.is_loopback()) {
         return forbidden(
             "caches are looked into from their own machine only; use it there, or through a tunnel to it",
@@ -186,7 +186,7 @@ mod tests {
                 request = request.header("content-type", media_type);
             }
             let mut request = request.body(()).expect("request");
-            request.extensions_mut().insert(Peer(peer.parse().expect("address")));
+            request.extensions_mut().insert(Peer { address: peer.parse().expect("address"), secure: false });
             may_ask(&request.into_parts().0).map_err(|problem| problem.code)
         };
         let json = Some("application/json");

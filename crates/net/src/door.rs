@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use ipnet::IpNet;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
@@ -27,6 +27,25 @@ pub struct Door {
     pub tls: Option<Arc<Tls>>,
     /// Proxies whose connections begin with a header of the PROXY protocol; others' are taken as they are.
     pub proxies: Arc<[IpNet]>,
+}
+
+/// The listeners of a role, each with its door.
+#[derive(Debug)]
+pub struct Doors(pub Vec<(TcpListener, Door)>);
+
+impl From<TcpListener> for Doors {
+    /// One listener for plain HTTP.
+    fn from(listener: TcpListener) -> Self {
+        Self(vec![(listener, Door::default())])
+    }
+}
+
+impl Doors {
+    /// The port of the first listener that speaks TLS.
+    pub fn https_port(&self) -> Option<u16> {
+        let (listener, _) = self.0.iter().find(|(_, door)| door.tls.is_some())?;
+        listener.local_addr().ok().map(|address| address.port())
+    }
 }
 
 /// The first byte of a handshake of TLS (RFC 8446 section 5.1).

@@ -30,7 +30,9 @@ pub(crate) enum ProxyError {
     Io(#[from] io::Error),
     #[error("the PROXY header did not arrive within {HEADER_MS} ms")]
     TooSlow,
-    #[error("the connection does not begin with a PROXY header of version 1 or 2, although it comes from a listed proxy")]
+    #[error(
+        "the connection does not begin with a PROXY header of version 1 or 2, although it comes from a listed proxy"
+    )]
     Missing,
     #[error("the line of the PROXY header has no end within {LINE_BYTES} bytes")]
     LineTooLong,
@@ -107,7 +109,9 @@ fn version_1(line: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
     };
     match (address(client), address(server), port(client_port), port(server_port)) {
         (Some(client), Some(_), Some(client_port), Some(_)) => Ok(Some(SocketAddr::new(client, client_port))),
-        _ => Err(ProxyError::Malformed("an address or a port is none, or not of the family TCP4 or TCP6 that it names")),
+        _ => {
+            Err(ProxyError::Malformed("an address or a port is none, or not of the family TCP4 or TCP6 that it names"))
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use crate::body::BodyError;
-use crate::door::Door;
+use crate::door::{Door, Doors};
 use crate::server::Incoming;
 
 /// What a listener allows.
@@ -87,20 +87,17 @@ where
 }
 
 /// The same on several listeners, each with its door; each has the limits for itself.
-pub async fn serve_doors<S, B>(
-    doors: Vec<(TcpListener, Door)>,
-    service: S,
-    limits: ServerLimits,
-    shutdown: CancellationToken,
-) where
+pub async fn serve_doors<S, B>(doors: Doors, service: S, limits: ServerLimits, shutdown: CancellationToken)
+where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BodyError>,
 {
-    let serving = doors.into_iter().map(|(listener, door)| {
-        serve_door(listener, door, service.clone(), limits.clone(), shutdown.clone())
-    });
+    let serving = doors
+        .0
+        .into_iter()
+        .map(|(listener, door)| serve_door(listener, door, service.clone(), limits.clone(), shutdown.clone()));
     futures_util::future::join_all(serving).await;
 }
 

@@ -46,13 +46,8 @@ const MISTAKES: usize = 100;
 const SHRINK_MS: u64 = 1_000;
 
 /// Serves a connection that begins with HTTP/2's preface.
-pub(crate) async fn run<T, S, B>(
-    io: T,
-    peer: SocketAddr,
-    service: S,
-    limits: ServerLimits,
-    shutdown: CancellationToken,
-) where
+pub(crate) async fn run<T, S, B>(io: T, peer: SocketAddr, service: S, limits: ServerLimits, shutdown: CancellationToken)
+where
     T: Transport,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,

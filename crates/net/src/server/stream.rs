@@ -194,8 +194,7 @@ fn frame(parts: &mut response::Parts, hint: &SizeHint, is_head: bool) -> Option<
 }
 
 fn leave_out_the_connection(headers: &mut HeaderMap) {
-    let about: Vec<_> =
-        headers.keys().filter(|name| encode::is_about_the_connection(name, headers)).cloned().collect();
+    let about: Vec<_> = headers.keys().filter(|name| encode::is_about_the_connection(name, headers)).cloned().collect();
     for name in about {
         headers.remove(name);
     }

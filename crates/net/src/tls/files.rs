@@ -110,6 +110,18 @@ pub(super) struct Files {
     pub(super) ocsp: PathBuf,
 }
 
+/// What a certificate in a file is for: the DNS names in it, lower case, and when it ends. The first one where there is a
+/// chain; it may have ended already.
+///
+/// # Errors
+/// The file cannot be read, or holds no certificate.
+pub fn certificate_in(path: &Path) -> Result<(Vec<String>, SystemTime), CertificateError> {
+    let wrong = |why: String| CertificateError::Chain { path: path.to_owned(), why };
+    let der = CertificateDer::from_pem_slice(&read(path)?).map_err(|error| wrong(error.to_string()))?;
+    let (_, parsed) = X509Certificate::from_der(&der).map_err(|error| wrong(error.to_string()))?;
+    Ok((names(&parsed), time(parsed.validity().not_after.timestamp())))
+}
+
 /// A certificate that can be served.
 #[derive(Debug)]
 pub(super) struct Loaded {
@@ -141,7 +153,10 @@ impl Files {
         let (not_before, not_after) =
             (time(parsed.validity().not_before.timestamp()), time(parsed.validity().not_after.timestamp()));
         if now > not_after {
-            return Err(CertificateError::Expired { path: self.cert.clone(), since: httpdate::fmt_http_date(not_after) });
+            return Err(CertificateError::Expired {
+                path: self.cert.clone(),
+                since: httpdate::fmt_http_date(not_after),
+            });
         }
         if now < not_before {
             let from = httpdate::fmt_http_date(not_before);
@@ -185,6 +200,8 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
 
 fn time(timestamp_s: i64) -> SystemTime {
     u64::try_from(timestamp_s).map_or(UNIX_EPOCH, |seconds| {
-        UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or_else(|| UNIX_EPOCH + Duration::from_secs(1 << 40))
+        UNIX_EPOCH
+            .checked_add(Duration::from_secs(seconds))
+            .unwrap_or_else(|| UNIX_EPOCH + Duration::from_secs(1 << 40))
     })
 }
