@@ -26,7 +26,7 @@ fn at(host: &str, url: &str, path: &str) -> (String, String) {
 }
 
 async fn secure(mode: Mode) -> (Cluster, std::path::PathBuf) {
-    let settings = Settings { edges: vec!["lisbon@38.72,-9.14"], https: true, mode, ..Settings::default() };
+    let settings = Settings { edges: vec!["frankfurt@50.11,8.68"], https: true, mode, ..Settings::default() };
     let cluster = Cluster::with(settings).await;
     let ca = cluster.folder().join(littoral::authority::CA_FILE);
     (cluster, ca)
