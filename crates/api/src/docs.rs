@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::addressing::is_hostname;
+use crate::https::TlsDoc;
 use crate::names::{Digest, FileId, FilePath, NodeName, Place, Tag, ZoneName};
 use crate::pull::PullDoc;
 
@@ -110,6 +111,9 @@ pub struct ZoneDoc {
     /// What that aims at; absent: as the edge is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objective: Option<Objective>,
+    /// Redirects to `https://`, and what browsers are told about it; absent: neither.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsDoc>,
     /// Makes it a pull zone. `ttl_s`, `stale_if_error_s` and `index` are about store zones and mean nothing then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull: Option<Box<PullDoc>>,
@@ -140,6 +144,7 @@ impl ZoneDoc {
             base_url: None,
             eviction: None,
             objective: None,
+            tls: None,
             pull: None,
         }
     }
@@ -176,6 +181,9 @@ impl ZoneDoc {
                     "base_url: {base:?} is not of the form http://HOST or https://HOST, without a path"
                 ));
             }
+        }
+        if let Some(tls) = &self.tls {
+            tls.validate().map_err(|why| format!("tls.{why}"))?;
         }
         self.pull.as_ref().map_or(Ok(()), |pull| self.validate_pull(pull))
     }
@@ -360,6 +368,9 @@ pub struct NodeDoc {
     pub place: Place,
     /// Where clients and other nodes reach it, for example `http://127.0.0.1:8610`.
     pub url: String,
+    /// Where clients reach it over TLS, for example `https://edge.example`; absent: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https_url: Option<String>,
 }
 
 /// A node with what is known of its health.

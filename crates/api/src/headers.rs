@@ -16,3 +16,5 @@ pub const ROUTE: &str = "littoral-route";
 pub const NODE_TOKEN: &str = "littoral-node-token";
 /// On calls from the origin to control: the `Authorization` of the client it asks for.
 pub const CLIENT_AUTHORIZATION: &str = "littoral-client-authorization";
+/// What routers put into `Via`.
+pub const VIA_ROUTER: &str = "1.1 littoral-router";

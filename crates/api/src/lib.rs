@@ -1,7 +1,7 @@
 //! The wire contract of Littoral: what the roles, the command line and other people's programs say to each other.
 //!
 //! Everything here is data: names that are valid by construction ([`names`]), what a URL asks for ([`addressing`]),
-//! documents ([`docs`]), the policy of pull zones ([`pull`]), the event log ([`event`]), errors ([`problem`]), tokens ([`token`]), the messages between nodes
+//! documents ([`docs`]), the policy of pull zones ([`pull`]), TLS ([`https`]), the event log ([`event`]), errors ([`problem`]), tokens ([`token`]), the messages between nodes
 //! ([`node`]), heartbeats ([`heartbeat`]), what tools ask of a cache ([`cache`]) and the OpenAPI description ([`openapi`]). There is no I/O and no clock in this
 //! crate.
 //!
@@ -14,6 +14,7 @@ pub mod event;
 pub mod explain;
 pub mod headers;
 pub mod heartbeat;
+pub mod https;
 pub mod names;
 pub mod node;
 pub mod openapi;
@@ -29,6 +30,7 @@ pub use docs::{
 };
 pub use event::{Change, Event, FileRef, Hello, PurgeTargets, ZoneHost, ZonePage, ZonePath, ZonePrefix, ZoneTag};
 pub use explain::{ExplainRequest, ExplainStep, Explanation};
+pub use https::{HstsDoc, TlsDoc};
 pub use names::{Digest, FileId, FilePath, InvalidName, NodeName, Place, Tag, ZoneName};
 pub use problem::{ErrorCode, Problem};
 pub use pull::{CachePolicy, PullDoc};

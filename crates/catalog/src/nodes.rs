@@ -48,10 +48,11 @@ impl Change<'_> {
         if is_new && known.len() >= MAX_NODES {
             return Err(CatalogError::Conflict(format!("there are {MAX_NODES} nodes already, which is the most")));
         }
-        let upsert = "INSERT INTO nodes (name, lat, lng, url) VALUES ($1, $2, $3, $4) \
-                      ON CONFLICT (name) DO UPDATE SET lat = excluded.lat, lng = excluded.lng, url = excluded.url";
+        let upsert = "INSERT INTO nodes (name, lat, lng, url, https_url) VALUES ($1, $2, $3, $4, $5) \
+                      ON CONFLICT (name) DO UPDATE SET lat = excluded.lat, lng = excluded.lng, url = excluded.url, \
+                      https_url = excluded.https_url";
         let upsert = sqlx::query(upsert).bind(node.name.as_str()).bind(node.place.lat).bind(node.place.lng);
-        upsert.bind(&node.url).execute(self.sql()).await?;
+        upsert.bind(&node.url).bind(&node.https_url).execute(self.sql()).await?;
         self.append_config().await?;
         Ok(true)
     }
@@ -76,11 +77,12 @@ impl Change<'_> {
 }
 
 async fn all(sql: &mut SqliteConnection) -> Result<Vec<NodeDoc>, CatalogError> {
-    let rows = sqlx::query("SELECT name, lat, lng, url FROM nodes ORDER BY name").fetch_all(sql).await?;
+    let rows = sqlx::query("SELECT name, lat, lng, url, https_url FROM nodes ORDER BY name").fetch_all(sql).await?;
     let node = |row: &_| -> Result<NodeDoc, CatalogError> {
         let place = Place::new(Row::try_get(row, "lat")?, Row::try_get(row, "lng")?);
         let place = place.map_err(|why| error::corrupt("lat", why))?;
-        Ok(NodeDoc { name: name(row, "name")?, place, url: Row::try_get(row, "url")? })
+        let (url, https_url) = (Row::try_get(row, "url")?, Row::try_get(row, "https_url")?);
+        Ok(NodeDoc { name: name(row, "name")?, place, url, https_url })
     };
     rows.iter().map(node).collect()
 }

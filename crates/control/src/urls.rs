@@ -72,9 +72,14 @@ pub(crate) fn at_node(node_url: &str, file: &StoredFile, zones: &Zones) -> Strin
 
 /// That a node's URL can be one.
 pub(crate) fn check_node(node: &NodeDoc) -> Result<(), String> {
-    match PublicUrl::parse(&node.url) {
-        Some(_) => Ok(()),
-        None => Err(format!("url: {:?} is not of the form http://HOST:PORT", node.url)),
+    if PublicUrl::parse(&node.url).is_none() {
+        return Err(format!("url: {:?} is not of the form http://HOST:PORT", node.url));
+    }
+    match &node.https_url {
+        Some(url) if !url.starts_with("https://") || PublicUrl::parse(url).is_none() => {
+            Err(format!("https_url: {url:?} is not of the form https://HOST:PORT"))
+        }
+        _ => Ok(()),
     }
 }
 

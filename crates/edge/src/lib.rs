@@ -11,6 +11,7 @@ mod disk;
 mod fetch;
 mod flights;
 mod head;
+mod https;
 mod marks;
 mod metrics;
 mod node;
@@ -33,7 +34,7 @@ use api::{Hello, NodeDoc, TokenSecret, ZoneDoc};
 use bytes::Bytes;
 use client::Client;
 use http::{Method, Request, Response};
-use net::{Body, ClientLimits, Door, HttpClient, Incoming, Listener, ReadyAnswers, ServerLimits};
+use net::{Body, ClientLimits, Doors, HttpClient, Incoming, ReadyAnswers, ServerLimits};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -262,7 +263,7 @@ impl Edge {
         let place = Place { lat: 0.0, lng: 0.0 };
         let access_log = open_log(access_log.as_ref(), metrics)?;
         let (metrics, tiers) = (metrics.of(name.as_str()), metrics.tiers.clone());
-        let node = NodeDoc { name, place, url: String::new() };
+        let node = NodeDoc { name, place, url: String::new(), https_url: None };
         let disk = cache.open(&clock)?;
         let config = node::NodeConfig { node, memory_bytes, policy: cache.policy, access_log, limits, clock };
         let http = HttpClient::new(ClientLimits::default());
@@ -294,9 +295,14 @@ impl Edge {
         EdgeView(Arc::clone(&self.node))
     }
 
-    /// Serves on `listener` until `shutdown`, then drains and returns.
-    pub async fn run(self, listener: impl Into<Listener>, shutdown: CancellationToken) {
+    /// Serves on these listeners until `shutdown`, then drains and returns.
+    pub async fn run(self, doors: impl Into<Doors> + Send, shutdown: CancellationToken) {
+        let doors: Doors = doors.into();
         let Self { node, control } = self;
+        if let Some(port) = doors.https_port() {
+            // Run once, so it is set once.
+            let _ = node.https_port.set(port);
+        }
         // Dropped with this future, so that whoever ends the edge ends its jobs, too.
         let mut jobs = JoinSet::new();
         if let Some(ControlJobs { client, token, folder, heartbeat_ms }) = control {
@@ -310,7 +316,7 @@ impl Edge {
         let served = Arc::clone(&node);
         let service = net::service(move |request: Request<Incoming>| serve::serve(Arc::clone(&served), request));
         let ready: Arc<dyn ReadyAnswers> = Arc::new(pull::Ready(Arc::clone(&node)));
-        net::serve_doors(vec![(listener.into(), Door::default())], service, Some(ready), limits, shutdown).await;
+        net::serve_doors(doors, service, Some(ready), limits, shutdown).await;
         while jobs.join_next().await.is_some() {}
         // What went wrong has been said in the log.
         let close = move || {

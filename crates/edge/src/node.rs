@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use api::addressing::{Target, Zones};
 use api::names::{Digest, FileId, FilePath, ZoneName};
@@ -257,6 +257,8 @@ pub(crate) struct Node {
     /// What has been purged.
     pub(crate) marks: Arc<Marks>,
     placements: Mutex<HashMap<FileId, Option<u64>>>,
+    /// Where this edge speaks TLS.
+    pub(crate) https_port: OnceLock<u16>,
 }
 
 impl Node {
@@ -279,6 +281,7 @@ impl Node {
                 Memory::<Key, Item>::ENTRY_BYTES + KEY_HEAP_BYTES + CURVE_OVERHEAD_BYTES,
             ),
             tools: ToolsState::default(),
+            https_port: OnceLock::new(),
             pull: PullState::new(config.memory_bytes / INCOMING_SHARE),
             config,
             control,

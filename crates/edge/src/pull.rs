@@ -149,11 +149,19 @@ impl Node {
     }
 }
 
-/// Answers a request to a pull zone. `view`: the number of the configuration that it is of.
+/// What a request's zone is part of.
+pub(crate) struct Site {
+    /// The number of the configuration.
+    pub(crate) view: u64,
+    /// What responses say of `Strict-Transport-Security`, where the origin says nothing.
+    pub(crate) hsts: Option<HeaderValue>,
+}
+
+/// Answers a request to a pull zone.
 pub(crate) async fn serve(
     node: &Arc<Node>,
     zone: &Arc<PullZone>,
-    view: u64,
+    of: Site,
     mut parts: Parts,
     body: Body,
 ) -> Response<Body> {
@@ -186,7 +194,7 @@ pub(crate) async fn serve(
                 started,
                 informational: parts.extensions.remove::<Informational>().map(relay),
                 in_memory: false,
-                lesson: Lesson::of(zone, &parts, has_body, view),
+                lesson: Lesson::of(zone, of, &parts, has_body),
             };
             let on_upgrade = parts.extensions.remove::<net::OnUpgrade>().filter(|_| visit.asked.upgrade.is_some());
             let tunnel = match on_upgrade.map(|on_upgrade| (on_upgrade, Arc::clone(&zone.tunnels).try_acquire_owned()))

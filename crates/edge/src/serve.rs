@@ -16,8 +16,9 @@ use net::{Body, Incoming};
 use crate::access_log::Entry;
 use crate::fetch::{FetchError, Fetched, fetch_head};
 use crate::head::Head;
+use crate::https;
 use crate::node::{FileKey, Link, Lookup, Node, View};
-use crate::pull::{self, PullZone};
+use crate::pull::{self, PullZone, Site};
 use crate::purges::Verdict;
 use crate::reader;
 
@@ -49,7 +50,13 @@ async fn serve_unlogged(node: Arc<Node>, request: Request<Incoming>) -> Response
     let _active = node.metrics.begin();
     let (mut parts, body) = request.into_parts();
     let view = node.view();
-    let pulled = view.as_ref().and_then(|view| pull_zone(view, &parts));
+    let zone = view.as_ref().and_then(|view| view.zones.by_host(request_host(&parts.uri, &parts.headers)));
+    let wants_tls = zone.filter(|zone| zone.tls.is_some() && !operates(&parts));
+    if let Some(response) = wants_tls.and_then(|zone| https::redirect(zone, &parts, node.https_port.get().copied())) {
+        return response;
+    }
+    let secure = wants_tls.is_some() && https::is_secure(&parts);
+    let pulled = view.as_ref().zip(zone).and_then(|(view, zone)| Some((zone, view.pulls.get(&zone.name)?)));
     let mut response = if let (Method::POST, api::explain::EXPLAIN_PATH) = (parts.method.clone(), parts.uri.path()) {
         explain(&node, &parts, body).await.unwrap_or_else(|problem| refuse(&node, &Method::POST, &problem))
     } else if let (Some(view), Some((doc, zone))) = (&view, pulled) {
@@ -58,18 +65,28 @@ async fn serve_unlogged(node: Arc<Node>, request: Request<Incoming>) -> Response
             // It has served its purpose; what it opens here is no business of the origin's.
             parts.headers.remove(header::AUTHORIZATION);
         }
-        let response = match admitted {
-            Ok(()) => pull::serve(&node, zone, view.number, parts, Body::wrap(body)).await,
+        let of = Site { view: view.number, hsts: https::hsts(doc, secure) };
+        let mut response = match admitted {
+            Ok(()) => pull::serve(&node, zone, of, parts, Body::wrap(body)).await,
             Err(problem) => refuse(&node, &parts.method, &problem),
         };
         node.metrics.observe(started.elapsed());
+        https::tell(doc, secure, response.headers_mut());
         return response;
     } else {
         answer(&node, &parts).await.unwrap_or_else(|problem| refuse(&node, &parts.method, &problem))
     };
     node.metrics.observe(started.elapsed());
     finish(&node, response.headers_mut(), started.elapsed());
+    if let Some(zone) = wants_tls {
+        https::tell(zone, secure, response.headers_mut());
+    }
     response
+}
+
+/// Whether a request comes from an operator, who is not led anywhere.
+fn operates(request: &Parts) -> bool {
+    request.method.as_str() == "PURGE" || request.uri.path() == api::explain::EXPLAIN_PATH
 }
 
 /// The pull zone that a request is for, if it is for one.

@@ -14,7 +14,7 @@ use api::{NodeDoc, NodeName, Place, TokenSecret, ZoneDoc};
 use control::{Control, ControlConfig};
 use edge::{AccessLogConfig, CacheConfig, Clock, Edge, EdgeConfig, EdgeMetrics, EdgeView, StandaloneConfig};
 use monitor::{Monitor, MonitorConfig};
-use net::{ClientLimits, HttpClient, Listener, ServerLimits};
+use net::{ClientLimits, Doors, HttpClient, ServerLimits, Tls};
 use objects::Blobs;
 use origin::{Origin, OriginConfig};
 use prometheus_client::registry::Registry;
@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin, Ready};
+use crate::tls_metrics::TlsMetrics;
 
 /// Time between an edge's heartbeats, in milliseconds.
 pub const HEARTBEAT_MS: u64 = 500;
@@ -127,6 +128,8 @@ pub struct Process {
     edge_metrics: Option<EdgeMetrics>,
     ready: Vec<(String, Ready)>,
     edges: Vec<EdgeView>,
+    tls_metrics: Option<TlsMetrics>,
+    certificates: Vec<Arc<Tls>>,
     running: Vec<Running>,
 }
 
@@ -173,15 +176,15 @@ impl Process {
         self.spawn("monitor", Box::new(|| true), |stop| monitor.run(socket, stop));
     }
 
-    /// Starts a router on `listener`.
+    /// Starts a router behind these doors.
     ///
     /// # Errors
     /// Its folder cannot be made.
-    pub fn router(&mut self, config: RouterConfig, listener: impl Into<Listener>) -> Result<(), StartError> {
-        let listener = listener.into();
+    pub fn router(&mut self, config: RouterConfig, doors: impl Into<Doors>) -> Result<(), StartError> {
         if let Some(folder) = &config.data_dir {
             std::fs::create_dir_all(folder).map_err(failed("router"))?;
         }
+        let doors = doors.into();
         let router = Router::new(config, &mut self.registry);
         let (ready, is_ready) = (router.ready(), Arc::new(AtomicBool::new(false)));
         let shown = Arc::clone(&is_ready);
@@ -189,16 +192,15 @@ impl Process {
             ready.await;
             is_ready.store(true, Ordering::Relaxed);
         });
-        self.spawn("router", Box::new(move || shown.load(Ordering::Relaxed)), |stop| router.run(listener, stop));
+        self.spawn("router", Box::new(move || shown.load(Ordering::Relaxed)), |stop| router.run(doors, stop));
         Ok(())
     }
 
-    /// Starts an edge on `listener`; answers a look at it.
+    /// Starts an edge behind these doors; answers a look at it.
     ///
     /// # Errors
     /// Its folder cannot be used, or its memory tier is too small.
-    pub fn edge(&mut self, start: EdgeStart, listener: impl Into<Listener>) -> Result<EdgeView, StartError> {
-        let listener = listener.into();
+    pub fn edge(&mut self, start: EdgeStart, doors: impl Into<Doors>) -> Result<EdgeView, StartError> {
         let metrics = self.edge_metrics.get_or_insert_with(|| EdgeMetrics::new(&mut self.registry));
         let name = format!("edge {}", start.node.name);
         let config = EdgeConfig {
@@ -215,26 +217,40 @@ impl Process {
         };
         let edge =
             Edge::new(config, HttpClient::new(ClientLimits::default()), metrics).map_err(failed(name.clone()))?;
-        let view = edge.view();
+        let (view, doors) = (edge.view(), doors.into());
         self.edges.push(view.clone());
         let ready = view.clone();
-        self.spawn(&name, Box::new(move || ready.ready()), |stop| edge.run(listener, stop));
+        self.spawn(&name, Box::new(move || ready.ready()), |stop| edge.run(doors, stop));
         Ok(view)
     }
 
-    /// Starts an edge in front of a website, without control, on `listener`.
+    /// Starts an edge in front of a website, without control, behind these doors.
     ///
     /// # Errors
     /// Its memory tier is too small, or its policy cannot be used (certificates that are none, for example).
-    pub fn front(&mut self, start: FrontStart, listener: impl Into<Listener>) -> Result<(), StartError> {
-        let listener = listener.into();
+    pub fn front(&mut self, start: FrontStart, doors: impl Into<Doors>) -> Result<(), StartError> {
         let metrics = self.edge_metrics.get_or_insert_with(|| EdgeMetrics::new(&mut self.registry));
         let name = format!("edge {}", start.name);
         let edge = standalone(start, metrics).map_err(failed(name.clone()))?;
-        let ready = edge.view();
+        let (ready, doors) = (edge.view(), doors.into());
         self.edges.push(ready.clone());
-        self.spawn(&name, Box::new(move || ready.ready()), |stop| edge.run(listener, stop));
+        self.spawn(&name, Box::new(move || ready.ready()), |stop| edge.run(doors, stop));
         Ok(())
+    }
+
+    /// Keeps certificates in step with their files for as long as the process runs, and shows them in the metrics. Once for
+    /// all that is opened together.
+    pub fn watch(&mut self, tls: &Arc<Tls>) {
+        let metrics = self.tls_metrics.get_or_insert_with(|| TlsMetrics::new(&mut self.registry));
+        metrics.show(tls);
+        self.certificates.push(Arc::clone(tls));
+        let tls = Arc::clone(tls);
+        self.spawn("certificates", Box::new(|| true), |stop| tls.watch(stop));
+    }
+
+    /// The certificates that are watched, to have them read again at once.
+    pub fn certificates(&self) -> &[Arc<Tls>] {
+        &self.certificates
     }
 
     /// Opens the admin listener. Call it last: roles started later would not be seen in it.

@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod globals;
+pub mod https;
 pub mod human;
 pub mod output;
 pub mod policy;
@@ -13,6 +14,7 @@ pub mod session;
 pub mod values;
 pub mod zone_file;
 
+mod ca;
 mod cache;
 mod completions;
 mod download;
@@ -116,6 +118,8 @@ enum ClientCommand {
     Status(status::StatusArgs),
     /// Look into the cache of an edge, change it, and replay traces
     Cache(cache::CacheArgs),
+    /// Show the development authority that 'up' makes, and make this machine trust it
+    Ca(ca::CaArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
     /// Print the version
@@ -191,6 +195,7 @@ impl ClientCommand {
             Self::Events(args) => events::run(args, globals).await,
             Self::Status(args) => status::run(args, globals).await,
             Self::Cache(args) => cache::run(args, globals).await,
+            Self::Ca(args) => ca::run(args, globals),
             Self::Completions(args) => completions::run(&args, &globals.out()),
             Self::Version => completions::version(&globals.out()),
         }

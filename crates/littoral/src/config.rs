@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 
 use api::names::{NodeName, Place};
 use edge::shelf::{Objective, PolicyName};
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::cli::error::CliError;
+use crate::doors::TlsSection;
 use crate::tiers::DiskFolder;
 
 /// Default size of an edge's memory tier.
@@ -113,6 +115,11 @@ pub struct RouterSection {
     pub mode: RouterMode,
     /// Where clients are taken to be whose place is not known.
     pub default_place: PlaceText,
+    /// TLS, beside `listen`.
+    pub tls: Option<TlsSection>,
+    /// Proxies whose connections begin with a PROXY header.
+    #[serde(default)]
+    pub proxy_protocol_from: Vec<IpNet>,
 }
 
 /// What a router does with a request once it knows the edge.
@@ -138,6 +145,13 @@ pub struct EdgeSection {
     pub listen: SocketAddr,
     /// Where others reach it. Default: `http://` and `listen`.
     pub url: Option<String>,
+    /// Where clients reach it over TLS. Default: nowhere.
+    pub https_url: Option<String>,
+    /// TLS, beside `listen`.
+    pub tls: Option<TlsSection>,
+    /// Proxies whose connections begin with a PROXY header.
+    #[serde(default)]
+    pub proxy_protocol_from: Vec<IpNet>,
     /// Where control is.
     pub control_url: String,
     /// The file with the node token. Default: `node.token` in the data folder.
@@ -327,7 +341,10 @@ mod tests {
         assert!(config.data_dir.is_some() && config.admin.is_some() && config.monitor.is_some());
         assert!(config.control.is_some_and(|c| c.default_place.is_some() && c.monitor.is_some()));
         assert!(config.origin.is_some_and(|o| o.token_file.is_some() && o.objects.is_some()));
-        assert!(config.router.is_some_and(|r| r.mode == RouterMode::Proxy));
+        assert!(config.router.is_some_and(|r| r.mode == RouterMode::Proxy && r.tls.is_some_and(|t| t.certs.is_some())));
+        let edge = config.edge.first().expect("an edge");
+        assert!(edge.tls.as_ref().is_some_and(|t| t.cert.is_some() && t.key.is_some()));
+        assert!(edge.https_url.is_some() && edge.proxy_protocol_from.len() == 2);
         assert!(config.edge.iter().any(|e| e.memory == Some(Size(256 << 20)) && e.url.is_some()));
     }
 

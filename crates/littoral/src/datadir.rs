@@ -1,7 +1,7 @@
 //! The data folder of a process: one process at a time, one format, secrets with mode 0600.
 //!
 //! Layout: `lock` (held for the life of the process), `format` (the number of the layout), `admin.token` and `node.token`
-//! (secrets), `run.json` (the addresses of what runs), `catalog/` (SQLite), `objects/` (blobs), `edges/<name>/`,
+//! (secrets), `tls/` (the development authority), `run.json` (the addresses of what runs), `catalog/` (SQLite), `objects/` (blobs), `edges/<name>/`,
 //! `router/`. Every file here is written to a temporary name, synced and renamed.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -148,7 +148,21 @@ impl DataDir {
         let _ = std::fs::remove_file(self.path.join(name));
     }
 
-    fn read(&self, name: &str) -> Result<Option<String>, DataDirError> {
+    /// Makes a folder in it, if need be.
+    ///
+    /// # Errors
+    /// See [`DataDirError`].
+    pub fn folder(&self, name: &str) -> Result<PathBuf, DataDirError> {
+        let path = self.path.join(name);
+        std::fs::create_dir_all(&path).map_err(|why| DataDirError::Io { path: path.clone(), why })?;
+        Ok(path)
+    }
+
+    /// A small file, if it is there.
+    ///
+    /// # Errors
+    /// See [`DataDirError`].
+    pub fn read(&self, name: &str) -> Result<Option<String>, DataDirError> {
         let path = self.path.join(name);
         match std::fs::read_to_string(&path) {
             Ok(text) => Ok(Some(text)),

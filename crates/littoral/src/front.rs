@@ -10,7 +10,8 @@ use crate::cli::error::CliError;
 use crate::cli::globals::Globals;
 use crate::cli::output::Out;
 use crate::cli::zone_file;
-use crate::roles::{EdgeArgs, bind_admin, bind_workers};
+use crate::doors;
+use crate::roles::{EdgeArgs, bind_admin};
 use crate::up::stop_signal;
 
 /// Name of the zone when no file gives it another.
@@ -44,10 +45,14 @@ async fn start(
     process: &mut Process,
     out: &Out,
 ) -> Result<(), CliError> {
-    let listener = bind_workers(args.listen, args.threads).await?;
+    let opened =
+        doors::open(args.listen, args.threads, args.doors.section().as_ref(), &args.doors.proxy_protocol_from, process)
+            .await?;
     let address =
         |bound: std::io::Result<SocketAddr>| bound.map(url_of).map_err(|error| CliError::failed(error.to_string()));
-    let url = address(listener.local_addr())?;
+    let url =
+        opened.doors.0.first().map(|(listener, _)| address(listener.local_addr())).transpose()?.unwrap_or_default();
+    let https = opened.tls_address.map(|address| format!("https://{address}"));
     let name = match &args.name {
         Some(name) => name.clone(),
         None => EDGE.parse()?,
@@ -56,7 +61,7 @@ async fn start(
     let (cache, state_dir) = (args.tiers.config(), args.tiers.state_dir());
     let (memory_bytes, access_log) = (args.memory.0, args.access_log.config());
     let start = FrontStart { zone, name, memory_bytes, cache, access_log, state_dir, clock: wall_clock() };
-    process.front(start, listener).map_err(|error| CliError::failed(error.to_string()))?;
+    process.front(start, opened.doors).map_err(|error| CliError::failed(error.to_string()))?;
     let admin = match args.admin {
         Some(listen) => {
             let listener = bind_admin(listen).await?;
@@ -69,7 +74,7 @@ async fn start(
     let upstreams: Vec<_> = pull.upstreams.iter().map(|upstream| upstream.url.as_str()).collect();
     if args.json {
         return out.json(&json!({
-            "ready": true, "url": url, "admin": admin, "zone": zone_name, "policy": pull.policy, "upstreams": upstreams
+            "ready": true, "url": url, "https": https, "admin": admin, "zone": zone_name, "policy": pull.policy, "upstreams": upstreams
         }));
     }
     let policy = match pull.policy {
@@ -77,6 +82,9 @@ async fn start(
         CachePolicy::Rfc => "rfc",
     };
     out.note(format!("edge on {url} in front of {} (policy {policy})", upstreams.join(", ")));
+    if let Some(https) = https {
+        out.note(format!("the same on {https}"));
+    }
     if let Some(admin) = admin {
         out.note(format!("admin on {admin}"));
     }
@@ -91,6 +99,7 @@ fn zone(args: &EdgeArgs) -> Result<(ZoneDoc, PullDoc), CliError> {
     };
     // There is no other zone, so that a request for an unknown host could only be refused.
     zone.catch_all |= zone.hosts.is_empty();
+    zone.tls = args.https.clone().apply(zone.tls.take())?;
     zone.pull = args.policy.clone().apply(zone.pull)?;
     zone.validate().map_err(CliError::usage)?;
     match zone.pull.as_deref().cloned() {

@@ -13,17 +13,22 @@ use api::{NodeDoc, TokenSecret, ZoneDoc};
 use control::ControlConfig;
 use edge::{CacheConfig, Clock, EdgeView};
 use monitor::MonitorConfig;
-use net::{Listener, ServerLimits};
+use net::{CertificateError, Door, Doors, Listener, ServerLimits, Tls};
 use origin::{CollectorConfig, OriginConfig, OriginLimits};
 use router::{Mode, RouterConfig};
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::assembly::{EdgeStart, Process, StartError, url_of};
+use crate::authority::{self, AuthorityError};
 use crate::datadir::{DataDir, DataDirError};
 use crate::tiers;
 
 /// The first port, if nothing else is asked for.
 pub const DEFAULT_PORT_BASE: u16 = 8600;
+/// Router over TLS. See [`API_OFFSET`].
+pub const ROUTER_HTTPS_OFFSET: u16 = 5;
+/// The first edge over TLS; the others follow. See [`API_OFFSET`].
+pub const EDGE_HTTPS_OFFSET: u16 = 60;
 /// Offsets from the first port.
 pub const API_OFFSET: u16 = 0;
 /// See [`API_OFFSET`].
@@ -77,6 +82,8 @@ pub struct LocalConfig {
     pub dead_after_ms: u64,
     /// The time that edges go by.
     pub clock: Clock,
+    /// Whether edges and router speak TLS, too, with certificates of the development authority.
+    pub https: bool,
 }
 
 impl LocalConfig {
@@ -115,6 +122,12 @@ pub enum LocalError {
         /// Its offset.
         offset: u16,
     },
+    /// The development authority.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// The certificates.
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
     /// A role.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -136,6 +149,8 @@ pub struct Local {
     pub control: String,
     /// The router.
     pub router: String,
+    /// The router over TLS.
+    pub router_https: Option<String>,
     /// The admin listener.
     pub admin: String,
     /// The edges: as they introduce themselves, and a look at each.
@@ -156,6 +171,8 @@ struct Sockets {
     monitor: UdpSocket,
     admin: TcpListener,
     edges: Vec<Listener>,
+    /// Of the router, then of the edges in their order; none: plain HTTP only.
+    secure: Vec<Listener>,
 }
 
 /// Starts a local CDN in `data_dir`, and returns once every edge is in step and known to be alive.
@@ -168,11 +185,30 @@ pub async fn start(config: LocalConfig, data_dir: DataDir) -> Result<Local, Loca
     let address = |bound: io::Result<SocketAddr>| bound.map_err(unbound);
     let (api, control) = (url_of(address(sockets.api.local_addr())?), url_of(address(sockets.control.local_addr())?));
     let (router, admin) = (url_of(address(sockets.router.local_addr())?), url_of(address(sockets.admin.local_addr())?));
+    let secure: Vec<String> = sockets
+        .secure
+        .iter()
+        .map(|listener| Ok(format!("https://{}", address(listener.local_addr())?)))
+        .collect::<Result<_, LocalError>>()?;
     let monitor_address = sockets.monitor.local_addr().map_err(unbound)?;
     let admin_token = data_dir.secret("admin.token")?;
     let node_token = data_dir.secret("node.token")?;
 
     let mut process = Process::default();
+    let tls = if config.https {
+        let tls = Tls::open(authority::certificate_for(&data_dir, config.listen, &[])?)?;
+        process.watch(&tls);
+        Some(tls)
+    } else {
+        None
+    };
+    // Every role of the two that speak to people: plain, and secure if there is a listener for that.
+    let doors = |plain: TcpListener, secure: Option<TcpListener>| {
+        let secure = secure.map(|listener| (listener, Door { tls: tls.clone(), ..Door::default() }));
+        Doors(std::iter::once((plain, Door::default())).chain(secure).collect())
+    };
+    let mut secure_listeners = sockets.secure.into_iter();
+    let router_doors = doors(sockets.router, secure_listeners.next());
     let upstream = api::node::Upstream { url: api.clone(), place: config.origin_place };
     let settings = ControlConfig {
         default_place: config.default_place,
@@ -194,9 +230,10 @@ pub async fn start(config: LocalConfig, data_dir: DataDir) -> Result<Local, Loca
     };
     process.monitor(monitor, sockets.monitor);
     let mut edges = Vec::new();
-    for (edge, listener) in config.edges.iter().zip(sockets.edges) {
+    for (at, (edge, listener)) in config.edges.iter().zip(sockets.edges).enumerate() {
         let url = url_of(address(listener.local_addr())?);
-        let node = NodeDoc { name: edge.name.clone(), place: edge.place, url };
+        let https_url = secure.get(at + 1).cloned();
+        let node = NodeDoc { name: edge.name.clone(), place: edge.place, url, https_url };
         let start = EdgeStart {
             node: node.clone(),
             control_url: control.clone(),
@@ -207,7 +244,7 @@ pub async fn start(config: LocalConfig, data_dir: DataDir) -> Result<Local, Loca
             data_dir: data_dir.join("edges").join(edge.name.as_str()),
             clock: config.clock.clone(),
         };
-        edges.push((node, process.edge(start, listener)?));
+        edges.push((node, process.edge(start, doors(listener, secure_listeners.next()))?));
     }
     let settings = RouterConfig {
         control_url: control.clone(),
@@ -217,9 +254,10 @@ pub async fn start(config: LocalConfig, data_dir: DataDir) -> Result<Local, Loca
         data_dir: Some(data_dir.join("router")),
         server: ServerLimits::default(),
     };
-    process.router(settings, sockets.router)?;
+    process.router(settings, router_doors)?;
     process.admin(sockets.admin);
-    let local = Local { process, api, control, router, admin, edges, admin_token, node_token, data_dir };
+    let router_https = secure.first().cloned();
+    let local = Local { process, api, control, router, router_https, admin, edges, admin_token, node_token, data_dir };
     local.wait_until_ready().await?;
     Ok(local)
 }
@@ -257,6 +295,18 @@ impl Local {
     pub fn client(&self) -> client::Client {
         let http = net::HttpClient::new(net::ClientLimits::default());
         client::Client::new(http, &self.api, Some(&self.admin_token))
+    }
+
+    /// Makes the certificate of the development authority be for the hosts of the zones that there are now, if they can be
+    /// asked for; renews it when it is near its end. What is served changes once the files are looked at again.
+    ///
+    /// # Errors
+    /// The authority, or its files.
+    pub async fn renew_certificate(&self, listen: IpAddr) -> Result<(), LocalError> {
+        let Ok(list) = self.client().zones().await else { return Ok(()) };
+        let hosts: Vec<String> = list.zones.into_iter().flat_map(|zone| zone.hosts).collect();
+        authority::certificate_for(&self.data_dir, listen, &hosts)?;
+        Ok(())
     }
 
     async fn wait_until_ready(&self) -> Result<(), LocalError> {
@@ -299,6 +349,13 @@ async fn bind(config: &LocalConfig) -> Result<Sockets, LocalError> {
     for (offset, edge) in (EDGE_OFFSET..).zip(&config.edges) {
         edges.push(bind_worker(config, offset, &format!("edge {}", edge.name)).await?);
     }
+    let mut secure = Vec::new();
+    if config.https {
+        secure.push(bind_worker(config, ROUTER_HTTPS_OFFSET, "router, TLS").await?);
+        for (offset, edge) in (EDGE_HTTPS_OFFSET..).zip(&config.edges) {
+            secure.push(bind_worker(config, offset, &format!("edge {}, TLS", edge.name)).await?);
+        }
+    }
     let monitor_address = address(config, MONITOR_OFFSET, "monitor")?;
     let monitor = net::bind_udp(monitor_address).await;
     let port = monitor_address.port();
@@ -314,6 +371,7 @@ async fn bind(config: &LocalConfig) -> Result<Sockets, LocalError> {
         })?,
         admin: bind_tcp(config, ADMIN_OFFSET, "admin").await?,
         edges,
+        secure,
     })
 }
 

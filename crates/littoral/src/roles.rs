@@ -20,6 +20,7 @@ use router::{Mode, RouterConfig};
 use crate::assembly::{EdgeStart, Process, StartError, url_of, wall_clock};
 use crate::cli::error::CliError;
 use crate::cli::globals::Globals;
+use crate::cli::https::HttpsArgs;
 use crate::cli::human;
 use crate::cli::output::Out;
 use crate::cli::policy::PolicyArgs;
@@ -27,6 +28,7 @@ use crate::config::{
     self, AdminSection, Config, DEFAULT_MEMORY, EdgeSection, PlaceText, Rate, RouterMode, Size, Threads,
 };
 use crate::datadir::DataDir;
+use crate::doors::{self, DoorArgs};
 use crate::front;
 use crate::local::{catalog_in, prepare};
 use crate::tiers::{self, TierArgs};
@@ -62,11 +64,12 @@ Examples:
   littoral edge --upstream http://127.0.0.1:3000 --listen 127.0.0.1:8080      a cache in front of a website
   littoral edge --zone-file shop.toml --listen 0.0.0.0:80 --memory 1GiB       the same, with its policy in a file
   littoral edge --upstream http://127.0.0.1:3000 --disk /var/cache/littoral=100GiB    the same, and warm after a restart
+  littoral edge --upstream http://127.0.0.1:3000 --listen 0.0.0.0:80 --tls-listen 0.0.0.0:443 --cert site.crt --key site.key
   littoral edge --config edge.toml
   littoral edge --control http://10.0.0.1:8601 --token-file node.token --name oslo --place 59.91,10.75 --listen 10.0.0.7:8610")]
 pub struct EdgeArgs {
     /// Configuration file; docs/littoral.example.toml names every setting
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["control", "name", "place", "listen", "url", "threads", "memory", "access_log", "disk", "eviction", "objective", "upstreams", "zone_file"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["control", "name", "place", "listen", "url", "threads", "memory", "access_log", "disk", "eviction", "objective", "upstreams", "zone_file", "tls_listen", "proxy_protocol_from"])]
     pub config: Option<PathBuf>,
     /// Address of control; --token-file names the file with the node token
     #[arg(long, value_name = "URL", conflicts_with_all = ["upstreams", "zone_file"])]
@@ -83,6 +86,12 @@ pub struct EdgeArgs {
     /// Where clients and other nodes reach it [default: http:// and --listen]
     #[arg(long, value_name = "URL", conflicts_with_all = ["upstreams", "zone_file"])]
     pub url: Option<String>,
+    /// Where clients reach it over TLS [default: none]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["upstreams", "zone_file"])]
+    pub https_url: Option<String>,
+    /// TLS, and proxies in front
+    #[command(flatten)]
+    pub doors: DoorArgs,
     /// Threads that serve requests [default: one for each core]
     #[arg(long, value_name = "N")]
     pub threads: Option<Threads>,
@@ -104,6 +113,9 @@ pub struct EdgeArgs {
     /// In front of a website: print one JSON object when ready
     #[arg(long)]
     pub json: bool,
+    /// How the website is reached over TLS
+    #[command(flatten)]
+    pub https: HttpsArgs,
     /// The website and its policy
     #[command(flatten)]
     pub policy: PolicyArgs,
@@ -196,7 +208,7 @@ pub async fn run_edge(args: EdgeArgs, globals: &Globals) -> Result<(), CliError>
         return front::run(args, globals).await;
     }
     let joins = args.config.is_some() || args.control.is_some();
-    if joins && (!args.policy.is_empty() || args.json) {
+    if joins && (!args.policy.is_empty() || !args.https.is_empty() || args.json) {
         return Err(CliError::usage("an edge of control gets its policies from control")
             .with_hint("'littoral zone set' changes them there; or name a website with --upstream"));
     }
@@ -215,6 +227,9 @@ pub async fn run_edge(args: EdgeArgs, globals: &Globals) -> Result<(), CliError>
         place: PlaceText(place),
         listen: args.listen,
         url: args.url,
+        https_url: args.https_url,
+        tls: args.doors.section(),
+        proxy_protocol_from: args.doors.proxy_protocol_from.clone(),
         control_url,
         token_file: globals.token_file.clone(),
         threads: args.threads,
@@ -287,14 +302,16 @@ async fn start(config: Config, data_dir: &DataDir, process: &mut Process, out: &
         out.note(format!("monitor on {} (UDP)", section.listen));
     }
     for section in config.edge {
-        let listener = bind_workers(section.listen, section.threads).await?;
+        let proxies = &section.proxy_protocol_from;
+        let opened = doors::open(section.listen, section.threads, section.tls.as_ref(), proxies, process).await?;
         let (name, listen) = (section.name.clone(), section.listen);
         let start = edge_start(section, data_dir).await?;
-        process.edge(start, listener).map_err(cannot)?;
-        out.note(format!("edge {name} on {listen}"));
+        process.edge(start, opened.doors).map_err(cannot)?;
+        out.note(format!("edge {name} on {listen}{}", and_tls(opened.tls_address)));
     }
     if let Some(section) = config.router {
-        let listener = bind_workers(section.listen, section.threads).await?;
+        let proxies = &section.proxy_protocol_from;
+        let opened = doors::open(section.listen, section.threads, section.tls.as_ref(), proxies, process).await?;
         let settings = RouterConfig {
             control_url: http_url("router.control_url", &section.control_url)?,
             token: token(data_dir, section.token_file.as_deref()).await?,
@@ -303,8 +320,8 @@ async fn start(config: Config, data_dir: &DataDir, process: &mut Process, out: &
             data_dir: Some(data_dir.join("router")),
             server: ServerLimits::default(),
         };
-        process.router(settings, listener).map_err(cannot)?;
-        out.note(format!("router on {}", section.listen));
+        process.router(settings, opened.doors).map_err(cannot)?;
+        out.note(format!("router on {}{}", section.listen, and_tls(opened.tls_address)));
     }
     if let Some(section) = config.admin {
         process.admin(bind_admin(section.listen).await?);
@@ -331,7 +348,12 @@ async fn edge_start(section: EdgeSection, data_dir: &DataDir) -> Result<EdgeStar
         ),
         access_log: access_log(section.access_log.as_deref(), section.access_log_sample.unwrap_or_default()),
         data_dir: data_dir.join("edges").join(section.name.as_str()),
-        node: NodeDoc { name: section.name, place: section.place.0, url: http_url("edge.url", &url)? },
+        node: NodeDoc {
+            name: section.name,
+            place: section.place.0,
+            url: http_url("edge.url", &url)?,
+            https_url: section.https_url.map(|url| https_url("edge.https_url", &url)).transpose()?,
+        },
         clock: wall_clock(),
     })
 }
@@ -357,14 +379,28 @@ fn not_bound(error: std::io::Error) -> CliError {
     CliError::failed(error.to_string()).with_hint("give the role another address: `listen` in its section, or --listen")
 }
 
+/// Where TLS is spoken, for people.
+pub(crate) fn and_tls(address: Option<SocketAddr>) -> String {
+    address.map_or_else(String::new, |address| format!(", TLS on {address}"))
+}
+
 /// A URL without a trailing slash.
 fn http_url(setting: &str, url: &str) -> Result<String, CliError> {
+    url_with_scheme(setting, url, "http")
+}
+
+/// The same for TLS.
+fn https_url(setting: &str, url: &str) -> Result<String, CliError> {
+    url_with_scheme(setting, url, "https")
+}
+
+fn url_with_scheme(setting: &str, url: &str, scheme: &str) -> Result<String, CliError> {
     let trimmed = url.trim_end_matches('/');
     let uri =
-        trimmed.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("http") && uri.authority().is_some());
+        trimmed.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some(scheme) && uri.authority().is_some());
     match uri {
         Some(uri) if uri.path().len() <= 1 && uri.query().is_none() => Ok(trimmed.to_owned()),
-        _ => Err(CliError::usage(format!("{setting}: {url:?} is not of the form http://HOST:PORT"))),
+        _ => Err(CliError::usage(format!("{setting}: {url:?} is not of the form {scheme}://HOST:PORT"))),
     }
 }
 

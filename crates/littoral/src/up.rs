@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::assembly::{default_origin_place, wall_clock};
+use crate::authority;
 use crate::cli::error::CliError;
 use crate::cli::globals::{ADMIN_TOKEN_FILE, Globals, RUN_FILE, RunFile};
 use crate::cli::human;
@@ -20,7 +21,8 @@ use crate::config::{DEFAULT_DISK, RouterMode, Size};
 use crate::connection::Connection;
 use crate::datadir::{DataDir, DataDirError};
 use crate::local::{
-    DEFAULT_PORT_BASE, DEFAULT_ZONE, EDGE_OFFSET, Local, LocalConfig, LocalEdge, LocalError, MAX_EDGES, start,
+    DEFAULT_PORT_BASE, DEFAULT_ZONE, EDGE_HTTPS_OFFSET, EDGE_OFFSET, Local, LocalConfig, LocalEdge, LocalError,
+    MAX_EDGES, ROUTER_HTTPS_OFFSET, start,
 };
 use crate::publish::{self, SyncOptions};
 use crate::sample_site;
@@ -29,11 +31,14 @@ use crate::sample_site;
 const DEFAULT_EDGES: [&str; 3] = ["lisbon@38.72,-9.14", "virginia@38.95,-77.45", "singapore@1.35,103.82"];
 /// Rest before the event stream is opened again, in milliseconds.
 const REOPEN_MS: u64 = 500;
+/// How often the certificate is compared with the hosts of the zones, in milliseconds.
+const CERTIFICATE_MS: u64 = 10_000;
 
 /// What `up` takes.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-Ports: api N, control N+1, router N+2, monitor N+3 (UDP), admin N+4, edges from N+10 on.
+Ports: api N, control N+1, router N+2, monitor N+3 (UDP), admin N+4, edges from N+10 on;
+over TLS: router N+5, edges from N+60 on.
 
 Examples:
   littoral up                        a CDN with a small sample site
@@ -60,6 +65,9 @@ pub struct UpArgs {
     /// What the router does with a request
     #[arg(long, value_name = "MODE", value_enum, default_value = "redirect")]
     pub router: RouterMode,
+    /// Speak no TLS (else with a certificate of a development authority, which 'littoral ca' shows)
+    #[arg(long)]
+    pub no_https: bool,
     /// Print one JSON object when ready, then each event as JSON
     #[arg(long)]
     pub json: bool,
@@ -102,6 +110,7 @@ pub async fn run(args: UpArgs, globals: &Globals) -> Result<(), CliError> {
         collector: origin::CollectorConfig::default(),
         dead_after_ms: monitor::DEAD_AFTER_MS,
         clock: wall_clock(),
+        https: !args.no_https,
     };
     let local = tokio::select! {
         started = start(config, data_dir) => started.map_err(start_error)?,
@@ -137,7 +146,21 @@ async fn serve(args: &UpArgs, local: &Local, out: &Out, shutdown: &CancellationT
     }
     tokio::select! {
         ended = show_events(args.json, local, out) => ended,
+        () = keep_certificate(args, local) => Ok(()),
         () = shutdown.cancelled() => Ok(()),
+    }
+}
+
+/// Keeps the certificate in step with the hosts of the zones. Never ends.
+async fn keep_certificate(args: &UpArgs, local: &Local) {
+    if args.no_https {
+        return std::future::pending().await;
+    }
+    loop {
+        if let Err(error) = local.renew_certificate(args.listen).await {
+            tracing::error!(%error, "the certificate stays as it is");
+        }
+        tokio::time::sleep(Duration::from_millis(CERTIFICATE_MS)).await;
     }
 }
 
@@ -178,11 +201,13 @@ fn start_error(error: LocalError) -> CliError {
         LocalError::DataDir(error) => data_dir_error(error),
         LocalError::Port { .. } | LocalError::PortsRunOut { .. } => {
             let hint = format!(
-                "choose other ports with --port-base N (used: N to N+4, and from N+{EDGE_OFFSET} on one for each edge)"
+                "choose other ports with --port-base N (used: N to N+{ROUTER_HTTPS_OFFSET}, and one for each edge from N+{EDGE_OFFSET} and from N+{EDGE_HTTPS_OFFSET} on)"
             );
             CliError::failed(error.to_string()).with_hint(hint)
         }
-        LocalError::Start(_) | LocalError::NotReady { .. } => CliError::failed(error.to_string()),
+        LocalError::Start(_) | LocalError::Authority(_) | LocalError::Certificates(_) | LocalError::NotReady { .. } => {
+            CliError::failed(error.to_string())
+        }
     }
 }
 
@@ -231,12 +256,14 @@ fn ready_document(local: &Local) -> serde_json::Value {
     let edges: Vec<_> = local
         .edges
         .iter()
-        .map(|(node, _)| json!({"name": node.name, "url": node.url, "lat": node.place.lat, "lng": node.place.lng}))
+        .map(|(node, _)| json!({"name": node.name, "url": node.url, "https_url": node.https_url, "lat": node.place.lat, "lng": node.place.lng}))
         .collect();
     json!({
         "ready": true,
         "api": local.api,
         "router": local.router,
+        "router_https": local.router_https,
+        "ca_file": local.router_https.as_ref().map(|_| local.data_dir.join(authority::CA_FILE)),
         "admin": local.admin,
         "edges": edges,
         "data_dir": local.data_dir.path(),
@@ -249,15 +276,26 @@ fn welcome(local: &Local) -> String {
         "\nLittoral is running.\n\n  api      {}   upload, purge, administer\n  router   {}   sends each reader to an edge\n",
         local.api, local.router
     );
+    if let Some(https) = &local.router_https {
+        text.push_str(&format!("           {https}\n"));
+    }
     for (node, _) in &local.edges {
         text.push_str(&format!("  edge     {}   {} at {}\n", node.url, node.name, node.place));
+        if let Some(https) = &node.https_url {
+            text.push_str(&format!("           {https}\n"));
+        }
     }
     let data = human::file_name(local.data_dir.path());
     let token = human::file_name(&local.data_dir.join(ADMIN_TOKEN_FILE));
     text.push_str(&format!(
-        "  admin    {}   /metrics /readyz /livez /version\n\n  data     {data}\n  token    {token}\n\n",
+        "  admin    {}   /metrics /readyz /livez /version\n\n  data     {data}\n  token    {token}\n",
         local.admin
     ));
+    if local.router_https.is_some() {
+        let ca = human::file_name(&local.data_dir.join(authority::CA_FILE));
+        text.push_str(&format!("  https    curl --cacert {ca} …; 'littoral ca trust' for this machine\n"));
+    }
+    text.push('\n');
     let flag = if std::path::Path::new(crate::cli::globals::DEFAULT_DATA_DIR).canonicalize().ok().as_deref()
         == Some(local.data_dir.path())
     {

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use crate::body::BodyError;
+use crate::listen::Listener;
 use crate::proxy_protocol;
 use crate::serve::ServerLimits;
 use crate::server::{self, Incoming, ReadyAnswers};
@@ -27,6 +28,25 @@ pub struct Door {
     pub tls: Option<Arc<Tls>>,
     /// Proxies whose connections begin with a header of the PROXY protocol; others' are taken as they are.
     pub proxies: Arc<[IpNet]>,
+}
+
+/// The listeners of a role, each with its door.
+#[derive(Debug)]
+pub struct Doors(pub Vec<(Listener, Door)>);
+
+impl<L: Into<Listener>> From<L> for Doors {
+    /// One listener for plain HTTP.
+    fn from(listener: L) -> Self {
+        Self(vec![(listener.into(), Door::default())])
+    }
+}
+
+impl Doors {
+    /// The port of the first listener that speaks TLS.
+    pub fn https_port(&self) -> Option<u16> {
+        let (listener, _) = self.0.iter().find(|(_, door)| door.tls.is_some())?;
+        listener.local_addr().ok().map(|address| address.port())
+    }
 }
 
 /// The first byte of a handshake of TLS (RFC 8446 section 5.1).

@@ -18,13 +18,13 @@ mod workers;
 
 pub use body::{Body, BodyError, ReadError, read_to_end};
 pub use client::{ClientLimits, HttpClient, NetError};
-pub use door::Door;
+pub use door::{Door, Doors};
 pub use listen::{Listener, MAX_WORKERS, bind, bind_udp, bind_workers};
 pub use serve::{Peer, ServerLimits, serve, serve_doors, service};
 pub use server::{
     Incoming, Informational, OnUpgrade, Plain, ReadyAnswers, UpgradeError, Upgraded, is_plain_field, ready_head,
 };
-pub use tls::{CertificateError, CertificateSources, Tls, TlsState};
+pub use tls::{CertificateError, CertificateSources, Tls, TlsState, certificate_in};
 pub use upstream::{
     HealthCheck, OnInformational, QUEUE_MAX, RESPONSE_FIELDS, RESPONSE_HEAD_BYTES, Retry, ServerState, TRIES_MAX,
     Upstream, UpstreamConfig, UpstreamConfigError, UpstreamError, UpstreamProtocol, UpstreamResponse, UpstreamServer,

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use crate::body::BodyError;
-use crate::door::Door;
+use crate::door::{Door, Doors};
 use crate::listen::Listener;
 use crate::server::{Incoming, ReadyAnswers};
 use crate::workers;
@@ -89,13 +89,13 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BodyError>,
 {
-    serve_doors(vec![(listener.into(), Door::default())], service, None, limits, shutdown).await;
+    serve_doors(Doors::from(listener.into()), service, None, limits, shutdown).await;
 }
 
 /// [`serve`] on several listeners, each with its door, which have the limits together. `ready`: answers plain reads at once.
 /// The first workers of all listeners are one thread, and so are the second ones, and so on.
 pub async fn serve_doors<S, B>(
-    doors: Vec<(Listener, Door)>,
+    doors: Doors,
     service: S,
     ready: Option<Arc<dyn ReadyAnswers>>,
     limits: ServerLimits,
@@ -109,7 +109,7 @@ pub async fn serve_doors<S, B>(
     let places = Arc::new(Semaphore::new(limits.connections));
     let serving = Serving { service, ready, limits, places, shutdown };
     let (mut here, mut threads) = (Vec::new(), Vec::<Vec<(std::net::TcpListener, Door)>>::new());
-    for (listener, door) in doors {
+    for (listener, door) in doors.0 {
         match listener {
             Listener::Here(listener) => here.push(serving.clone().on(listener, door)),
             Listener::Workers(sockets) => {

@@ -16,14 +16,15 @@ mod stored;
 mod view;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use api::{ErrorCode, Place, Problem, TokenSecret};
+use api::{ErrorCode, Place, Problem, TlsDoc, TokenSecret};
 use client::Client;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, STRICT_TRANSPORT_SECURITY};
+use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use net::{Body, ClientLimits, HttpClient, Incoming, Listener, ServerLimits};
+use net::{Body, ClientLimits, Doors, HttpClient, Incoming, Peer, ServerLimits};
 use prometheus_client::registry::Registry;
 use routing::{Choice, Edge};
 use tokio::sync::watch;
@@ -85,6 +86,8 @@ struct Shared {
     edges: HttpClient,
     suspects: Suspects,
     metrics: Metrics,
+    /// Where it speaks TLS itself.
+    https_port: OnceLock<u16>,
 }
 
 impl Router {
@@ -106,6 +109,7 @@ impl Router {
             edges: HttpClient::new(to_edges),
             suspects: Suspects::default(),
             metrics: Metrics::new(registry),
+            https_port: OnceLock::new(),
         };
         Self {
             shared: Arc::new(shared),
@@ -123,15 +127,20 @@ impl Router {
         }
     }
 
-    /// Serves requests from `listener` until `shutdown`, then drains.
-    pub async fn run(self, listener: impl Into<Listener>, shutdown: CancellationToken) {
+    /// Serves requests from these listeners until `shutdown`, then drains.
+    pub async fn run(self, doors: impl Into<Doors> + Send, shutdown: CancellationToken) {
+        let doors: Doors = doors.into();
         let shared = self.shared.clone();
+        if let Some(port) = doors.https_port() {
+            // Run once, so it is set once.
+            let _ = shared.https_port.set(port);
+        }
         let service = net::service(move |request| {
             let shared = shared.clone();
             async move { shared.answer(request).await }
         });
         tokio::select! {
-            () = net::serve(listener, service, self.server, shutdown) => {}
+            () = net::serve_doors(doors, service, None, self.server, shutdown) => {}
             // Never the first to end: control is followed while the last requests drain, too.
             () = follow::follow(&self.shared, self.stored) => {}
         }
@@ -157,6 +166,14 @@ impl Shared {
             Problem::new(ErrorCode::UpstreamUnreachable, "this router has not reached control yet; try again later")
         })?;
         let asked = Asked::new(&view.zones, &head, self.default_place)?;
+        let to_us = head.extensions.get::<Peer>().is_some_and(|peer| peer.secure);
+        let secure = api::https::is_secure(to_us, &head.headers);
+        let tls = asked.target.zone().and_then(|zone| zone.tls.as_ref());
+        if let Some(tls) = tls.filter(|tls| tls.redirect && !secure)
+            && let Some(response) = self.to_https(tls, &asked, &head)
+        {
+            return Ok(response);
+        }
         let holders = self.holders.of(&self.control, &asked.target, &self.metrics).await;
         let edges: Vec<Edge<'_>> = view
             .edges
@@ -170,16 +187,36 @@ impl Shared {
             .collect();
         let choice = routing::choose(asked.place, &edges, view.snapshot.origin.place);
         self.metrics.chosen(choice.why);
-        match self.mode {
-            Mode::Redirect => redirect(&view, &asked, &choice),
-            Mode::Proxy => self.forward(&view, &asked, &choice, &head).await,
+        let mut response = match self.mode {
+            Mode::Redirect => redirect(&view, &asked, &choice, secure)?,
+            Mode::Proxy => self.forward(&view, &asked, &choice, &head).await?,
+        };
+        if let Some(hsts) = tls.and_then(|tls| tls.hsts.as_ref()).filter(|_| secure)
+            && let Ok(value) = HeaderValue::try_from(hsts.value())
+        {
+            response.headers_mut().entry(STRICT_TRANSPORT_SECURITY).or_insert(value);
         }
+        Ok(response)
+    }
+
+    /// Sends a plain request to this router's own `https://`.
+    fn to_https(&self, tls: &TlsDoc, asked: &Asked, head: &Parts) -> Option<Response<Body>> {
+        let port = tls.port.or_else(|| self.https_port.get().copied()).unwrap_or(443);
+        let (status, location) = api::https::redirect(&head.method, &asked.host, port, head.uri.path_and_query())?;
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = status;
+        response.headers_mut().insert(LOCATION, HeaderValue::try_from(location).ok()?);
+        Some(response)
     }
 }
 
-fn redirect(view: &View, asked: &Asked, choice: &Choice<'_>) -> Result<Response<Body>, Problem> {
+/// `secure`: the client speaks TLS, and is led to where it can go on doing so.
+fn redirect(view: &View, asked: &Asked, choice: &Choice<'_>, secure: bool) -> Result<Response<Body>, Problem> {
     let location = match choice.edge() {
-        Some(edge) => asked.url_at_edge(&view.zones, &edge.url),
+        Some(edge) => {
+            let url = edge.https_url.as_ref().filter(|_| secure).unwrap_or(&edge.url);
+            asked.url_at_edge(&view.zones, url)
+        }
         None => asked.url_at_origin(&view.snapshot.origin.url),
     };
     let location = HeaderValue::try_from(location)

@@ -26,7 +26,7 @@ const SUSPECT_MS: u64 = 2_000;
 /// Suspects remembered: more than a site has edges.
 const MAX_SUSPECTS: usize = 1_000;
 /// How this hop calls itself in `Via`.
-const VIA_ROUTER: HeaderValue = HeaderValue::from_static("1.1 littoral-router");
+const VIA_ROUTER: HeaderValue = HeaderValue::from_static(api::headers::VIA_ROUTER);
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -117,12 +117,14 @@ fn forwarded_headers(asked: &Asked, head: &Parts) -> HeaderMap {
         headers.insert(HOST, host.clone());
         headers.insert(FORWARDED_HOST, host);
     }
-    if let Some(Peer { address, .. }) = head.extensions.get::<Peer>()
-        && let Ok(ip) = HeaderValue::try_from(address.ip().to_canonical().to_string())
+    let peer = head.extensions.get::<Peer>();
+    if let Some(peer) = peer
+        && let Ok(ip) = HeaderValue::try_from(peer.address.ip().to_canonical().to_string())
     {
         headers.insert(FORWARDED_FOR, ip);
     }
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    let proto = if peer.is_some_and(|peer| peer.secure) { "https" } else { "http" };
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
     headers.append(VIA, VIA_ROUTER);
     headers
 }

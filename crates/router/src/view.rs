@@ -82,6 +82,7 @@ pub(crate) mod tests {
             name: name.parse().expect("name"),
             place,
             url: format!("http://{name}.example"),
+            https_url: None,
         });
         Snapshot {
             format: 1,

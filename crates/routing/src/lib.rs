@@ -212,7 +212,12 @@ mod tests {
         let (name, rest) = text.split_once('@').expect("name@place");
         let place = rest.split(['+', '!', '#']).next().expect("place").parse().expect("place");
         let load = rest.split_once('#').map_or(0, |(_, n)| n.parse().expect("load"));
-        let doc = NodeDoc { name: name.parse().expect("name"), place, url: format!("http://{name}.example") };
+        let doc = NodeDoc {
+            name: name.parse().expect("name"),
+            place,
+            url: format!("http://{name}.example"),
+            https_url: None,
+        };
         (doc, !rest.contains('!'), rest.contains('+'), load)
     }
 
@@ -313,7 +318,7 @@ mod tests {
         ) {
             let nodes: Vec<NodeDoc> = (0..)
                 .zip(&raw)
-                .map(|(n, (place, ..))| NodeDoc { name: format!("n{n}").parse().expect("name"), place: *place, url: String::new() })
+                .map(|(n, (place, ..))| NodeDoc { name: format!("n{n}").parse().expect("name"), place: *place, url: String::new(), https_url: None })
                 .collect();
             let mut edges: Vec<Edge<'_>> = nodes
                 .iter()

@@ -48,6 +48,8 @@ pub struct Settings {
     pub dead_after_ms: u64,
     /// When blobs are collected.
     pub collector: CollectorConfig,
+    /// Whether edges and router speak TLS, too.
+    pub https: bool,
 }
 
 impl Default for Settings {
@@ -59,6 +61,7 @@ impl Default for Settings {
             mode: Mode::Redirect,
             dead_after_ms: 3_000,
             collector: CollectorConfig::default(),
+            https: false,
         }
     }
 }
@@ -138,6 +141,7 @@ impl Cluster {
             collector: settings.collector.clone(),
             dead_after_ms: settings.dead_after_ms,
             clock: Arc::new(move || now_ms() + clock_ahead.load(Ordering::SeqCst)),
+            https: settings.https,
         };
         let data_dir = DataDir::open(folder.path()).expect("data folder");
         let local = start(config, data_dir).await.expect("a running cluster");
@@ -286,7 +290,7 @@ impl Cluster {
         let place: Place = place.parse().expect(place);
         let listener = net::bind((Ipv4Addr::LOCALHOST, 0).into()).await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("address"));
-        let node = api::NodeDoc { name: name.parse().expect(name), place, url };
+        let node = api::NodeDoc { name: name.parse().expect(name), place, url, https_url: None };
         let ahead_ms = Arc::clone(&self.ahead_ms);
         let start = EdgeStart {
             node: node.clone(),

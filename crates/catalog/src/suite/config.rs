@@ -77,7 +77,7 @@ pub(super) async fn a_pull_zone_holds_no_files(home: &impl Home) {
 }
 
 fn node(name: &str, url: &str) -> NodeDoc {
-    NodeDoc { name: parse(name), place: Place::new(1.5, -2.5).expect("place"), url: url.to_owned() }
+    NodeDoc { name: parse(name), place: Place::new(1.5, -2.5).expect("place"), url: url.to_owned(), https_url: None }
 }
 
 pub(super) async fn a_join_that_says_nothing_new_makes_no_event(home: &impl Home) {

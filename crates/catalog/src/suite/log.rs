@@ -139,6 +139,7 @@ pub(super) async fn opening_again_finds_everything(home: &impl Home) {
         name: parse("lisbon"),
         place: api::Place::new(38.72, -9.14).expect("place"),
         url: "http://127.0.0.1:1".to_owned(),
+        https_url: Some("https://lisbon.example".to_owned()),
     };
     catalog.join(node.clone(), true, NOW_MS).await.expect("join");
     let hello = catalog.head().await.expect("head");

@@ -155,6 +155,7 @@ impl Kit {
             name: parse(name),
             place: Place::new(lat, lng).expect("place"),
             url: format!("http://{name}.example:8610"),
+            https_url: None,
         };
         let join = Join { node, keeps_placements: true };
         self.node().join(&join).await.expect(name);

@@ -150,18 +150,19 @@ impl Asked {
         fields.remove(header::EXPECT);
         refuse_loop(&fields, id)?;
 
-        let peer =
-            parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.address.ip().to_canonical());
+        let peer = parts.extensions.get::<Peer>();
+        let secure = peer.is_some_and(|peer| peer.secure);
+        let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.address.ip().to_canonical());
         let trusted = contains(&zone.doc.trusted_networks, peer);
         let (forwarded_for, client, https) = if trusted {
             let list = joined(&fields, &FORWARDED_FOR).filter(|list| list.len() <= MAX_FORWARDED_BYTES);
             let client = list.as_deref().and_then(|list| client_of(list, &zone.doc.trusted_networks)).unwrap_or(peer);
             let https =
-                fields.get(FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
+                fields.get(FORWARDED_PROTO).map_or(secure, |proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
             let list = list.map_or_else(|| peer.to_string(), |list| format!("{list}, {peer}"));
             (Some(list), client, https)
         } else {
-            (None, peer, false)
+            (None, peer, secure)
         };
 
         let host = request_host(&parts.uri, &parts.headers);
@@ -436,9 +437,8 @@ mod tests {
         for (name, value) in fields {
             request.headers_mut().append(*name, HeaderValue::from_bytes(value.as_bytes()).expect("value"));
         }
-        request
-            .extensions_mut()
-            .insert(Peer { address: std::net::SocketAddr::new(peer.parse().expect("address"), 1), secure: false });
+        let address = std::net::SocketAddr::new(peer.parse().expect("address"), 1);
+        request.extensions_mut().insert(Peer { address, secure: false });
         request.into_parts().0
     }
 
@@ -529,6 +529,30 @@ mod tests {
         let nonsense =
             read(&zone, "/", "10.2.2.2", &[("host", "a"), ("x-forwarded-for", "1.2.3.4, unknown, 10.0.0.1")]);
         assert_eq!(nonsense.client.to_string(), "10.0.0.1", "what stands before nonsense was made up");
+    }
+
+    #[test]
+    fn the_scheme_is_that_of_the_connection_or_what_a_trusted_proxy_says() {
+        let zone = zone(|_| {});
+        for (peer, secure, proto, told) in [
+            ("192.0.2.1", true, None, "https"),
+            ("192.0.2.1", true, Some("http"), "https"),
+            ("192.0.2.1", false, Some("https"), "http"),
+            ("10.2.2.2", true, None, "https"),
+            ("10.2.2.2", true, Some("http"), "http"),
+            ("10.2.2.2", false, Some("https"), "https"),
+            ("10.2.2.2", false, None, "http"),
+        ] {
+            let fields: Vec<_> =
+                [("host", "a:443")].into_iter().chain(proto.map(|p| ("x-forwarded-proto", p))).collect();
+            let mut parts = parts("/", peer, &fields);
+            parts.extensions.get_mut::<Peer>().expect("peer").secure = secure;
+            let asked = Asked::read(&zone, &parts, false, ID).unwrap_or_else(|problem| panic!("{problem:?}"));
+            let case = format!("{peer} {secure} {proto:?}");
+            assert_eq!(sent(&zone, &asked).headers()["x-forwarded-proto"], told, "{case}");
+            let key = if told == "https" { "https;" } else { "port=443;" };
+            assert_eq!(&*asked.more, key, "{case}");
+        }
     }
 
     #[test]

@@ -43,8 +43,9 @@ pub(crate) fn imagined(request: &ExplainRequest, peer: Option<&Peer>) -> Result<
     if let Ok(host) = HeaderValue::try_from(authority.as_str()) {
         fields.entry(http::header::HOST).or_insert(host);
     }
+    let secure = imagined.uri().scheme_str() == Some("https");
     let address = request.client_ip.or(peer.map(|peer| peer.address.ip())).unwrap_or(IpAddr::from([127, 0, 0, 1]));
-    imagined.extensions_mut().insert(Peer { address: SocketAddr::new(address, 0), secure: false });
+    imagined.extensions_mut().insert(Peer { address: SocketAddr::new(address, 0), secure });
     Ok(imagined.into_parts().0)
 }
 

@@ -23,6 +23,7 @@ use net::{Peer, Plain, ReadyAnswers};
 
 use crate::access_log::Line;
 use crate::node::{Link, Node, StoredAs};
+use crate::pull::Site;
 use crate::pull::answer::{CACHE_STATUS, SERVER_TIMING, X_CACHE};
 use crate::pull::stored::{Content, Page, Variant};
 use crate::pull::zone::PullZone;
@@ -43,16 +44,15 @@ thread_local! {
 
 /// What a plain read that goes the whole way may teach.
 pub(crate) struct Lesson {
-    view: u64,
+    of: Site,
     secure: bool,
     host: Box<[u8]>,
     target: Box<[u8]>,
 }
 
 impl Lesson {
-    /// Nothing where the request is not plain, or the zone looks at fields that plain reads may have. `view`: the number of
-    /// the configuration that the zone is of.
-    pub(crate) fn of(zone: &PullZone, parts: &Parts, has_body: bool, view: u64) -> Option<Self> {
+    /// Nothing where the request is not plain, or the zone looks at fields that plain reads may have.
+    pub(crate) fn of(zone: &PullZone, of: Site, parts: &Parts, has_body: bool) -> Option<Self> {
         if has_body || !zone.plain {
             return None;
         }
@@ -60,14 +60,14 @@ impl Lesson {
             Plain::of(&parts.method, &parts.uri, &parts.headers, *parts.extensions.get::<Peer>()?, parts.version)?;
         let secure = peer.secure;
         let fits = host.len() + target.len() <= URL_BYTES;
-        fits.then(|| Self { view, secure, host: host.into(), target: target.into() })
+        fits.then(|| Self { of, secure, host: host.into(), target: target.into() })
     }
 
     /// Remembers where the answer is: it was a hit.
     pub(crate) fn learn(self, node: &Arc<Node>, zone: &Arc<PullZone>, stored_as: StoredAs) {
-        let Self { view, secure, host, target } = self;
+        let Self { of, secure, host, target } = self;
         let known =
-            Known { node: node.number, view, secure, host, target, stored_as, zone: Arc::clone(zone), made: None };
+            Known { node: node.number, of, secure, host, target, stored_as, zone: Arc::clone(zone), made: None };
         MEMORY.with_borrow_mut(|memory| memory.keep(known));
     }
 }
@@ -169,8 +169,7 @@ impl Remembered {
 struct Known {
     /// Of which edge of this process.
     node: u64,
-    /// The number of the configuration.
-    view: u64,
+    of: Site,
     secure: bool,
     host: Box<[u8]>,
     target: Box<[u8]>,
@@ -187,7 +186,7 @@ impl Known {
         started: Instant,
         write: impl FnOnce(&mut Made, Hit<'_>) -> T,
     ) -> Option<T> {
-        if self.view != node.view_number() || !self.stored_as.in_era(node) {
+        if self.of.view != node.view_number() || !self.stored_as.in_era(node) {
             return None;
         }
         let page = node.use_stored(&self.stored_as)?;
@@ -202,7 +201,7 @@ impl Known {
         let Use::Fresh { ttl_s } = response::reuse(&variant.terms, age_s, None) else { return None };
         let made = match &mut self.made {
             Some(made) if std::ptr::eq(made.variant.as_ptr(), Arc::as_ptr(variant)) => made,
-            made => made.insert(Made::of(node, &self.zone, variant)?),
+            made => made.insert(Made::of(node, &self.zone, &self.of, variant)?),
         };
         node.bring_to_disk(key, variant);
         node.count_stored_use(&self.stored_as, body.len() as u64);
@@ -228,7 +227,7 @@ struct Made {
 
 impl Made {
     /// Nothing where it has no `Date`, or is too large to be remembered.
-    fn of(node: &Node, zone: &PullZone, variant: &Arc<Variant>) -> Option<Self> {
+    fn of(node: &Node, zone: &PullZone, of: &Site, variant: &Arc<Variant>) -> Option<Self> {
         let length = variant.length?;
         let mut fields = variant.fields.clone();
         fields.insert(X_CACHE, HeaderValue::from_static(Outcome::Hit.x_cache()));
@@ -236,6 +235,9 @@ impl Made {
         fields.append(header::VIA, HeaderValue::try_from(via).ok()?);
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         zone.change_response(&mut fields);
+        if let (Some(hsts), false) = (&of.hsts, fields.contains_key(header::STRICT_TRANSPORT_SECURITY)) {
+            fields.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
         let bytes: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
         let fits = bytes <= HEAD_BYTES && fields.contains_key(header::DATE);
         fits.then(|| Self { variant: Arc::downgrade(variant), fields, length, head: None })

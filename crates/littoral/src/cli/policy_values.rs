@@ -1,7 +1,7 @@
 //! From the texts of policy flags to what they mean. Whether that is in its bounds is checked where the whole policy is.
 
 use api::pull::{CacheRule, Caching, HeaderChange, MAX_TTL_S, QueryKey, RequestMatch, StatusRange, UpstreamDoc};
-use api::{Eviction, Objective};
+use api::{Eviction, HstsDoc, Objective};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
@@ -45,6 +45,26 @@ pub fn eviction(text: &str) -> Result<Emptied<Eviction>, String> {
 /// Another word.
 pub fn objective(text: &str) -> Result<Emptied<Objective>, String> {
     unless_empty(text, |text| word(text, "requests or bytes"))
+}
+
+/// What `--hsts` says.
+///
+/// # Errors
+/// It does not begin with a time, or another word follows.
+pub fn hsts(text: &str) -> Result<Emptied<HstsDoc>, String> {
+    unless_empty(text, |text| {
+        let mut words = text.split(',');
+        let max_age_s = values::seconds(words.next().unwrap_or_default())?;
+        let mut hsts = HstsDoc { max_age_s, include_subdomains: false, preload: false };
+        for word in words {
+            match word {
+                "subdomains" => hsts.include_subdomains = true,
+                "preload" => hsts.preload = true,
+                _ => return Err(format!("{word:?} is not one of subdomains or preload")),
+            }
+        }
+        Ok(hsts)
+    })
 }
 
 fn word<T: DeserializeOwned>(text: &str, words: &str) -> Result<T, String> {

@@ -4,8 +4,8 @@ use api::pull::{CacheRule, Caching, HeaderChange, OriginProtocol, QueryKey, Requ
 use api::{Access, CachePolicy, PullDoc, ZoneDoc};
 
 use crate::cli::error::CliError;
-use crate::cli::human;
 use crate::cli::output::Out;
+use crate::cli::{https, human};
 
 /// Prints a zone.
 pub(super) fn show(out: &Out, zone: &ZoneDoc) -> Result<(), CliError> {
@@ -58,6 +58,7 @@ fn lines(zone: &ZoneDoc) -> Lines {
     }
     lines.extend(zone.eviction.map(|eviction| ("eviction", eviction.as_str().to_owned())));
     lines.extend(zone.objective.map(|objective| ("objective", objective.as_str().to_owned())));
+    lines.extend(zone.tls.iter().flat_map(https::shown));
     lines.extend([("place header", or_none(&zone.place_header)), ("base url", or_none(&zone.base_url))]);
     lines
 }

@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Subcommand};
 
 use crate::cli::error::CliError;
 use crate::cli::globals::Globals;
+use crate::cli::https::HttpsArgs;
 use crate::cli::output::Out;
 use crate::cli::policy::PolicyArgs;
 use crate::cli::policy_values::{Emptied, Ttl, eviction, objective};
@@ -89,6 +90,9 @@ struct Settings {
     /// What auto and gdsf aim at: requests or bytes; empty: as the edge says
     #[arg(long, value_name = "WORD", value_parser = objective)]
     objective: Option<Emptied<Objective>>,
+    /// How it treats TLS
+    #[command(flatten)]
+    https: HttpsArgs,
     /// The whole zone, in TOML or JSON (as 'show -o json' prints it); flags go over it
     #[arg(long, value_name = "FILE")]
     from_file: Option<PathBuf>,
@@ -126,6 +130,7 @@ impl Settings {
         if let Some(objective) = self.objective.take() {
             zone.objective = objective.value();
         }
+        zone.tls = std::mem::take(&mut self.https).apply(zone.tls.take())?;
         let pulls = self.policy.pulls(zone.pull.is_some());
         if pulls && self.index.is_some() {
             return Err(CliError::usage("--index is about zones of files; a website has its own"));

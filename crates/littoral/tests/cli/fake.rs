@@ -421,7 +421,7 @@ fn token_doc(token: &NewToken) -> TokenDoc {
 fn node(url: &str) -> NodeView {
     let name = "lisbon".parse().expect("name");
     NodeView {
-        node: NodeDoc { name, place: Place { lat: 38.72, lng: -9.14 }, url: url.to_owned() },
+        node: NodeDoc { name, place: Place { lat: 38.72, lng: -9.14 }, url: url.to_owned(), https_url: None },
         alive: true,
         last_heartbeat_ms: Some(12),
         load: 0,

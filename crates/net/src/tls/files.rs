@@ -110,6 +110,18 @@ pub(super) struct Files {
     pub(super) ocsp: PathBuf,
 }
 
+/// What a certificate in a file is for: the DNS names in it, lower case, and when it ends. The first one where there is a
+/// chain; it may have ended already.
+///
+/// # Errors
+/// The file cannot be read, or holds no certificate.
+pub fn certificate_in(path: &Path) -> Result<(Vec<String>, SystemTime), CertificateError> {
+    let wrong = |why: String| CertificateError::Chain { path: path.to_owned(), why };
+    let der = CertificateDer::from_pem_slice(&read(path)?).map_err(|error| wrong(error.to_string()))?;
+    let (_, parsed) = X509Certificate::from_der(&der).map_err(|error| wrong(error.to_string()))?;
+    Ok((names(&parsed), time(parsed.validity().not_after.timestamp())))
+}
+
 /// A certificate that can be served.
 #[derive(Debug)]
 pub(super) struct Loaded {

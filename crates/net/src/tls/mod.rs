@@ -22,7 +22,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-pub use files::CertificateError;
+pub use files::{CertificateError, certificate_in};
 pub use store::CertificateSources;
 use store::Store;
 

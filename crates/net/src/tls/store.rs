@@ -259,3 +259,69 @@ fn list_folder(folder: &Path, listed: &mut Vec<Files>) -> Result<(), Certificate
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::crypto::aws_lc_rs;
+
+    fn write(folder: &Path, name: &str, host: &str) {
+        let made = rcgen::generate_simple_self_signed(vec![host.to_owned()]).expect("certificate");
+        std::fs::write(folder.join(format!("{name}.crt")), made.cert.pem()).expect("written");
+        std::fs::write(folder.join(format!("{name}.key")), made.signing_key.serialize_pem()).expect("written");
+    }
+
+    #[test]
+    fn a_look_reads_what_has_changed_and_says_what_is_wrong_once() {
+        let folder = tempfile::tempdir().expect("folder");
+        write(folder.path(), "a", "a.example");
+        let sources = CertificateSources { default: None, folder: Some(folder.path().to_owned()) };
+        let now = SystemTime::now();
+        let store = Store::open(sources, Arc::new(aws_lc_rs::default_provider()), now).expect("good");
+        let counts = || (store.reloads.load(Ordering::Relaxed), store.reload_failures.load(Ordering::Relaxed));
+        let first = store.find(Some("a.example")).expect("served");
+        store.reload(false, now);
+        assert_eq!(counts(), (0, 0));
+        assert!(Arc::ptr_eq(&first, &store.find(Some("A.example")).expect("served")));
+
+        write(folder.path(), "a", "a.example");
+        write(folder.path(), "b", "b.example");
+        store.reload(false, now);
+        assert_eq!(counts(), (1, 0));
+        assert!(!Arc::ptr_eq(&first, &store.find(Some("a.example")).expect("served")));
+        assert!(store.find(Some("b.example")).is_some());
+
+        // An old one that has become bad stays, a new one that is bad does not come; each is said once.
+        std::fs::write(folder.path().join("a.key"), "").expect("written");
+        std::fs::write(folder.path().join("c.crt"), "").expect("written");
+        for _ in 0..3 {
+            store.reload(false, now);
+            assert_eq!(counts(), (1, 2));
+        }
+        assert!(store.find(Some("a.example")).is_some() && store.find(Some("c.example")).is_none());
+
+        std::fs::remove_dir_all(folder.path()).expect("removed");
+        store.reload(false, now);
+        assert_eq!(counts(), (1, 3));
+        assert!(store.find(Some("b.example")).is_some());
+    }
+
+    #[test]
+    fn of_two_for_one_name_the_one_that_ends_last_is_served() {
+        let folder = tempfile::tempdir().expect("folder");
+        for (name, days) in [("a", 20_u64), ("b", 30), ("c", 10)] {
+            let mut params = rcgen::CertificateParams::new(vec!["x.example".to_owned()]).expect("names");
+            params.not_after = (SystemTime::now() + std::time::Duration::from_secs(days * 86_400)).into();
+            let key = rcgen::KeyPair::generate().expect("key");
+            let made = params.self_signed(&key).expect("certificate");
+            std::fs::write(folder.path().join(format!("{name}.crt")), made.pem()).expect("written");
+            std::fs::write(folder.path().join(format!("{name}.key")), key.serialize_pem()).expect("written");
+        }
+        let sources = CertificateSources { default: None, folder: Some(folder.path().to_owned()) };
+        let store = Store::open(sources, Arc::new(aws_lc_rs::default_provider()), SystemTime::now()).expect("good");
+        let served = store.find(Some("x.example")).expect("served");
+        let known = store.known.lock().expect("lock");
+        let last = known.certificates.values().max_by_key(|known| known.loaded.not_after).expect("one");
+        assert!(Arc::ptr_eq(&served, &last.loaded.key));
+    }
+}

@@ -104,7 +104,7 @@ async fn refused() {
         let answer = send(&client, get("/").header(name, value).body(()).expect("request"), b"").await;
         assert!(answer.is_err(), "{name}");
     }
-    let wrong_length = get("/seen").method(Method::POST).header("content-length", "5").body(()).expect("request");
+    let wrong_length = get("/tell").method(Method::POST).header("content-length", "5").body(()).expect("request");
     assert!(send(&client, wrong_length, b"abc").await.is_err());
     assert_eq!(text(&client, get("/"), "").await.0, 200);
 }

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod bodies;
+mod floods;
 mod http2;
 mod informational;
 mod kit;

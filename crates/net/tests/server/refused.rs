@@ -46,7 +46,6 @@ const CASES: &[(&str, u16, bool)] = &[
     ("GET / HTTP/1.1x\r\nHost: x\r\n\r\n", 400, SHUT),
     ("G@T / HTTP/1.1\r\nHost: x\r\n\r\n", 400, SHUT),
     ("\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", 400, SHUT),
-    ("\u{16}\u{3}\u{1}\u{2}", 400, SHUT),
     ("GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505, SHUT),
     ("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", 505, SHUT),
     ("GET / HTTP/1.2\r\nHost: x\r\n\r\n", 505, SHUT),
@@ -158,6 +157,15 @@ async fn each_request_gets_its_status_and_its_connection_its_end() {
         }
     }
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// TLS where plain HTTP is spoken gets an alert, in its own language.
+#[tokio::test]
+async fn tls_on_a_port_of_plain_http_gets_an_alert() {
+    let server = start(ServerLimits::default()).await;
+    let mut raw = Raw::connect(&server).await;
+    raw.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await;
+    assert_eq!(raw.rest().await, ("\x15\x03\x01\x00\x02\x02\x28".to_owned(), true));
 }
 
 /// Byte for byte, as slowly as a client can send it, the answers are the same.

@@ -165,7 +165,7 @@ fn health_message(health: &Health) -> String {
 
 pub(crate) fn node(name: &str, place: (f64, f64), url: &str) -> NodeDoc {
     let place = Place::new(place.0, place.1).expect("place");
-    NodeDoc { name: name.parse().expect("name"), place, url: url.to_owned() }
+    NodeDoc { name: name.parse().expect("name"), place, url: url.to_owned(), https_url: None }
 }
 
 /// An edge that answers with what it was asked: method, path and headers, a line each.

@@ -7,6 +7,7 @@ mod bad_input;
 mod caching;
 mod failures;
 mod files;
+mod https;
 mod invalidation;
 mod pulling;
 mod ready;

@@ -1,0 +1,123 @@
+//! Versions, protocols, sessions that are taken up again, and clients that are wrong here.
+
+use net::{Door, ServerLimits};
+use rustls::HandshakeKind;
+use rustls::version::{TLS12, TLS13};
+
+use super::kit::{Authority, ask, connect, curl, exchange, secure, start};
+
+#[tokio::test]
+async fn curl_speaks_every_version_and_protocol() {
+    let authority = Authority::new();
+    authority.good("a", &["a.example"]);
+    let server = secure(&authority.tls()).await;
+    let ca = authority.ca_file();
+    for (arguments, expected) in [
+        (&["--http1.1"][..], "127.0.0.1 TLS HTTP/1.1"),
+        (&["--http2"], "127.0.0.1 TLS HTTP/2.0"),
+        (&["--http1.1", "--tls-max", "1.2"], "127.0.0.1 TLS HTTP/1.1"),
+        (&["--http2", "--tls-max", "1.2"], "127.0.0.1 TLS HTTP/2.0"),
+        (&["--no-alpn"], "127.0.0.1 TLS HTTP/1.1"),
+        (&["--tls-max", "1.1"], "curl: (35)"),
+    ] {
+        let answer = curl(&server, &ca, &[arguments, &["https://a.example:PORT/"]].concat()).await;
+        assert!(answer.contains(expected), "{arguments:?}: {answer}");
+    }
+    for protocol in ["--http1.1", "--http2"] {
+        let large = curl(&server, &ca, &[protocol, "https://a.example:PORT/large"]).await;
+        assert_eq!(large.len(), 300_000, "{protocol}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_are_taken_up_again() {
+    let authority = Authority::new();
+    authority.good("a", &["a.example"]);
+    let tls = authority.tls();
+    let server = secure(&tls).await;
+    for (round, version) in (1..).zip([&TLS12, &TLS13]) {
+        let client = authority.client(&[version], &["http/1.1"]);
+        let mut first = connect(&server, &client, "a.example").await.expect("first");
+        // The tickets come with the answer.
+        assert!(ask(&mut first).await.contains("TLS"));
+        assert_eq!(first.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
+        let mut second = connect(&server, &client, "a.example").await.expect("second");
+        assert!(ask(&mut second).await.contains("TLS"));
+        assert_eq!(second.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed), "{version:?}");
+        assert_eq!((tls.state().full_handshakes, tls.state().resumed_handshakes), (round, round));
+    }
+}
+
+#[tokio::test]
+async fn plain_http_on_a_port_of_tls_is_told_so() {
+    let authority = Authority::new();
+    authority.good("a", &["a.example"]);
+    let server = secure(&authority.tls()).await;
+    for request in ["GET / HTTP/1.1\r\nHost: a.example\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let answer = String::from_utf8(exchange(server.address, request.as_bytes()).await).expect("text");
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("use https://"), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+    }
+    // What is neither gets an alert, and the end.
+    let answer = exchange(server.address, b"\x80\x2e\x01\x00\x02nonsense").await;
+    assert_eq!(answer.first(), Some(&21), "{answer:?}");
+    assert!(curl(&server, &authority.ca_file(), &["https://a.example:PORT/"]).await.contains("TLS"));
+}
+
+#[tokio::test]
+async fn a_handshake_that_is_not_one_is_closed() {
+    let authority = Authority::new();
+    authority.good("default", &["a.example"]);
+    let tls = authority.tls();
+    let server = secure(&tls).await;
+    // A hello that says it is 16 MiB long, one of an unknown version, and one with a name that is none.
+    let names = [hello(b"a\0.example"), hello(b"")];
+    for (bytes, alert) in [
+        (&[&[22, 3, 1, 0, 4, 1, 255, 255, 255][..], &[0; 20]].concat()[..], false),
+        (&[22, 9, 9, 0, 4, 1, 0, 0, 0], true),
+        (&[22, 3, 1, 255, 255], false),
+        (&names[0], true),
+        (&names[1], true),
+    ] {
+        let answer = exchange(server.address, bytes).await;
+        assert_eq!(answer.first(), alert.then_some(&21), "{bytes:?}: {answer:?}");
+    }
+    assert_eq!(tls.state().failed_handshakes, 5);
+}
+
+/// A hello of TLS 1.2 with this name.
+fn hello(name: &[u8]) -> Vec<u8> {
+    let length = |bytes: usize| u16::try_from(bytes).expect("short").to_be_bytes();
+    let name = [&[0][..], &length(name.len()), name].concat();
+    let list = [&length(name.len())[..], &name].concat();
+    let extension = [&[0, 0][..], &length(list.len()), &list].concat();
+    let body = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0xc0, 0x2b, 1, 0], &length(extension.len()), &extension].concat();
+    let message = [&[1, 0][..], &length(body.len()), &body].concat();
+    [&[22, 3, 1][..], &length(message.len()), &message].concat()
+}
+
+#[tokio::test]
+async fn plain_and_secure_doors_stand_side_by_side() {
+    let authority = Authority::new();
+    authority.good("a", &["a.example"]);
+    let (plain, secure) = (start(Door::default(), ServerLimits::default()).await, secure(&authority.tls()).await);
+    let ca = authority.ca_file();
+    assert_eq!(curl(&plain, &ca, &["http://a.example:PORT/"]).await, "127.0.0.1 plain HTTP/1.1");
+    assert_eq!(curl(&secure, &ca, &["https://a.example:PORT/"]).await, "127.0.0.1 TLS HTTP/2.0");
+    assert!(curl(&plain, &ca, &["https://a.example:PORT/"]).await.contains("curl: (35)"));
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_cut_off() {
+    let authority = Authority::new();
+    authority.good("a", &["a.example"]);
+    let limits = ServerLimits { connections: 1, stall_ms: 100, ..ServerLimits::default() };
+    let server = start(Door { tls: Some(authority.tls()), ..Door::default() }, limits).await;
+    let client = authority.client(&[&TLS13], &["http/1.1"]);
+    let mut lazy = connect(&server, &client, "a.example").await.expect("connected");
+    let request = b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100);
+    tokio::io::AsyncWriteExt::write_all(&mut lazy, &request).await.expect("written");
+    // There is one place only: somebody else is served once the lazy one has lost it.
+    let mut other = connect(&server, &client, "a.example").await.expect("connected");
+    assert!(ask(&mut other).await.contains("TLS"));
+}
