@@ -3,6 +3,8 @@
 //!
 //! Servers run on the first core (or two), what asks them and their origin on the next; see `rounds.rs` for what is measured.
 
+mod chart;
+mod docs;
 mod fetch;
 mod load;
 mod machine;
@@ -32,7 +34,7 @@ pub(crate) use self::own::{Options as LoadOptions, run as load};
 use self::peers::Peer;
 use self::rounds::{World, measure};
 use self::rows::Row;
-use crate::shell::{Failed, install, release_binary, target};
+use crate::shell::{Failed, install, release_binary, root, target};
 
 /// Descriptors that a process may have, if the machine allows as many.
 const DESCRIPTORS: usize = 65_536;
@@ -149,8 +151,17 @@ pub(crate) fn run(options: &Options) -> Result<(), Failed> {
         }
     }
     let text = table::report(&measured, &failures, &machine);
-    std::fs::write(target("bench")?.join("bench.md"), &text)?;
+    let chart = chart::svg(&measured, &machine.to_string());
     println!("{text}");
+    let report = target("bench")?;
+    std::fs::write(report.join("bench.md"), &text)?;
+    std::fs::write(report.join("bench.svg"), &chart)?;
+    println!("the report: {0}/bench.md, {0}/bench.svg", report.display());
+    if options.write_docs && failures.is_empty() {
+        let docs = root().join("docs");
+        std::fs::write(docs.join("bench.md"), docs::page(&text)?)?;
+        std::fs::write(docs.join("bench.svg"), &chart)?;
+    }
     if failures.is_empty() {
         return Ok(());
     }

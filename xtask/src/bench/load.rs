@@ -261,3 +261,56 @@ fn parse_log(log: &str) -> Result<Vec<u64>, Failed> {
     }
     Ok(times)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Done, parse_h2load, parse_log, parse_wrk};
+
+    const WRK: &str = "Running 2s test @ http://127.0.0.1:1/\n  1 threads and 64 connections\n\
+                       \x20 Thread Stats   Avg      Stdev     Max   +/- Stdev\n    Latency     1.00ms    2.00ms   9.00ms   90.00%\n\
+                       \x20 123456 requests in 2.10s, 150.23MB read\nRequests/sec:  58788.57\nTransfer/sec:     71.54MB\n";
+    const H2LOAD: &str = "starting benchmark...\nApplication protocol: h2\n\n\
+                          finished in 2.00s, 1000.00 req/s, 1.05MB/s\n\
+                          requests: 2000 total, 2000 started, 2000 done, 2000 succeeded, 0 failed, 0 errored, 0 timeout\n\
+                          status codes: 2000 2xx, 0 3xx, 0 4xx, 0 5xx\n";
+
+    #[test]
+    fn wrk_says() {
+        let done = |requests, seconds| Some(Done { requests, seconds, p50_us: None, p99_us: None });
+        let errors = "  Socket errors: connect 0, read 1, write 0, timeout 0\nRequests/sec";
+        for (text, expected) in [
+            (WRK.to_owned(), done(123_456, 2.1)),
+            (WRK.replace("2.10s,", "1.50m,"), done(123_456, 90.0)),
+            (WRK.replace("Requests/sec", errors), None),
+            (WRK.replace("Requests/sec", "  Non-2xx or 3xx responses: 7\nRequests/sec"), None),
+            (WRK.replace("123456", "0"), None),
+            ("unable to connect\n".to_owned(), None),
+        ] {
+            assert_eq!(parse_wrk(&text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn h2load_says() {
+        let done = |requests, seconds| Some(Done { requests, seconds, p50_us: None, p99_us: None });
+        for (text, expected) in [
+            (H2LOAD.to_owned(), done(2_000, 2.0)),
+            (H2LOAD.replace("finished in 2.00s", "finished in 250.50ms"), done(2_000, 0.2505)),
+            (H2LOAD.replace("protocol: h2", "protocol: http/1.1"), None),
+            (H2LOAD.replace("0 errored", "3 errored"), None),
+            (H2LOAD.replace("2000 2xx, 0 3xx, 0 4xx", "1999 2xx, 0 3xx, 1 4xx"), None),
+            (H2LOAD.replace("2000", "0"), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(parse_h2load(&text, "h2").ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_log_of_h2load_says() {
+        assert_eq!(parse_log("1000\t200\t345\n1001\t200\t12\n").unwrap(), [345, 12]);
+        for log in ["1000\t-1\t345\n", "1000\t503\t345\n", "1000\t200\tx\n", "1000\t200\n"] {
+            assert!(parse_log(log).is_err(), "{log}");
+        }
+    }
+}

@@ -1,8 +1,9 @@
-//! The origin of all servers that are compared: `/BYTES/NAME` answers a body of so many bytes that may be kept for a day, and
-//! `/count` how many of those it was asked for. A thread for each connection: a cache has few, and hits need none.
+//! The origin of all servers that are compared: `/BYTES/NAME` answers a body of so many bytes that may be kept for a day, or a
+//! range of it, and `/count` how many of those it was asked for. A thread for each connection: a cache has few, and hits need none.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -78,7 +79,7 @@ fn piece() -> Vec<u8> {
 fn connection(stream: TcpStream, asked: &AtomicU64, piece: &[u8]) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = (BufReader::new(stream.try_clone()?), stream);
-    while let Some(path) = read_head(&mut reader)? {
+    while let Some((path, range)) = read_head(&mut reader)? {
         if path == COUNT {
             let count = asked.load(Ordering::SeqCst).to_string();
             write!(writer, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{count}", count.len())?;
@@ -89,12 +90,15 @@ fn connection(stream: TcpStream, asked: &AtomicU64, piece: &[u8]) -> std::io::Re
             continue;
         };
         asked.fetch_add(1, Ordering::SeqCst);
-        let mut out = head(bytes).into_bytes();
-        let mut left = bytes;
-        while left > 0 || !out.is_empty() {
-            let now = piece.get(..left.min(PIECE_BYTES)).unwrap_or_default();
+        let part = range.as_deref().and_then(|range| part(range, bytes));
+        let mut out = head(bytes, part.as_ref()).into_bytes();
+        let part = part.unwrap_or(0..bytes);
+        let mut at = part.start;
+        while at < part.end || !out.is_empty() {
+            let offset = at % PIECE_BYTES;
+            let now = piece.get(offset..PIECE_BYTES.min(offset + part.end - at)).unwrap_or_default();
             out.extend_from_slice(now);
-            left -= now.len();
+            at += now.len();
             writer.write_all(&out)?;
             out.clear();
         }
@@ -102,16 +106,33 @@ fn connection(stream: TcpStream, asked: &AtomicU64, piece: &[u8]) -> std::io::Re
     Ok(())
 }
 
-fn head(bytes: usize) -> String {
+/// The head of an answer with the whole body of so many bytes, or with a part of it.
+fn head(bytes: usize, part: Option<&Range<usize>>) -> String {
+    let status = match part {
+        None => format!("200 OK\r\nContent-Length: {bytes}"),
+        Some(Range { start, end }) => format!(
+            "206 Partial Content\r\nContent-Range: bytes {start}-{}/{bytes}\r\nContent-Length: {}",
+            end - 1,
+            end - start
+        ),
+    };
     format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nCache-Control: public, max-age=86400\r\n\
-         ETag: \"{bytes}\"\r\nContent-Length: {bytes}\r\n\r\n"
+        "HTTP/1.1 {status}\r\nContent-Type: application/octet-stream\r\nCache-Control: public, max-age=86400\r\n\
+         ETag: \"{bytes}\"\r\nAccept-Ranges: bytes\r\n\r\n"
     )
 }
 
-/// The path of the next request, whose head is read to its end; `None` when the client has left.
-fn read_head(reader: &mut impl BufRead) -> std::io::Result<Option<String>> {
-    let (mut line, mut path) = (String::new(), None);
+/// The part of a body of so many bytes that `bytes=FIRST-LAST` names. Anything else names all of it.
+fn part(range: &str, bytes: usize) -> Option<Range<usize>> {
+    let (first, last) = range.trim().strip_prefix("bytes=")?.split_once('-')?;
+    let (first, last) = (first.parse().ok()?, last.parse::<usize>().ok()?);
+    let end = last.saturating_add(1).min(bytes);
+    (first < end).then_some(first..end)
+}
+
+/// The path of the next request and its `Range`, when its head is read to its end; `None` when the client has left.
+fn read_head(reader: &mut impl BufRead) -> std::io::Result<Option<(String, Option<String>)>> {
+    let (mut line, mut path, mut range) = (String::new(), None, None);
     loop {
         line.clear();
         if reader.read_line(&mut line)? == 0 {
@@ -119,8 +140,11 @@ fn read_head(reader: &mut impl BufRead) -> std::io::Result<Option<String>> {
         }
         match path {
             None => path = Some(line.split(' ').nth(1).unwrap_or_default().to_owned()),
-            Some(path) if line == "\r\n" => return Ok(Some(path)),
-            Some(_) => {}
+            Some(path) if line == "\r\n" => return Ok(Some((path, range))),
+            Some(_) => {
+                let field = line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("range"));
+                range = field.map(|(_, value)| value.to_owned()).or(range);
+            }
         }
     }
 }
@@ -135,7 +159,7 @@ fn body_bytes(path: &str) -> Option<usize> {
 mod tests {
     use std::net::{TcpListener, TcpStream};
 
-    use super::{AtomicU64, BODY_MAX_BYTES, Ordering, body_bytes, connection, piece};
+    use super::{AtomicU64, BODY_MAX_BYTES, Ordering, body_bytes, connection, head, part, piece};
     use crate::bench::fetch;
 
     #[test]
@@ -151,6 +175,26 @@ mod tests {
         ] {
             assert_eq!(body_bytes(path), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn parts() {
+        for (range, expected) in [
+            (" bytes=0-9\r\n", Some(0..10)),
+            ("bytes=99-99", Some(99..100)),
+            ("bytes=90-18446744073709551615", Some(90..100)),
+            ("bytes=100-200", None),
+            ("bytes=5-", None),
+            ("bytes=-5", None),
+            ("bytes=0-1,5-6", None),
+        ] {
+            assert_eq!(part(range, 100), expected, "{range}");
+        }
+        assert!(
+            head(100, Some(&(10..20))).starts_with(
+                "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 10-19/100\r\nContent-Length: 10\r\n"
+            )
+        );
     }
 
     #[test]

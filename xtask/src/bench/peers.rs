@@ -156,7 +156,7 @@ fn nginx(site: &Site, sendfile: &str) -> Result<Command, Failed> {
     let conf = format!(
         "daemon off; worker_processes {workers}; pid {root}/pid; error_log {root}/error.log;\n\
          events {{ worker_connections {connections}; }}\n\
-         http {{ access_log off; sendfile {sendfile}; tcp_nopush on;\n\
+         http {{ access_log off; sendfile {sendfile};\n\
          keepalive_timeout {IDLE_S}s; keepalive_requests {REQUESTS};\n\
          open_file_cache max=20000 inactive=1h; open_file_cache_valid 1h;\n\
          client_body_temp_path {root}/body; proxy_temp_path {root}/temp; fastcgi_temp_path {root}/fastcgi;\n\

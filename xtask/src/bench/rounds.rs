@@ -21,8 +21,9 @@ use crate::shell::Failed;
 const WARM_PASSES: usize = 8;
 /// Connections that stay and ask for nothing, if this machine allows as many.
 const IDLE_CONNECTIONS: usize = 20_000;
-/// Descriptors that a process needs beside those.
-const SPARE_DESCRIPTORS: usize = 1_000;
+/// The part of the descriptors of a process that they may take: a server needs some for itself, and Traffic Server takes no
+/// more connections when a tenth is left.
+const IDLE_PART: f64 = 0.85;
 /// The pace at which times are taken, as a part of what the slowest server of the row can do.
 const PACE: f64 = 0.5;
 
@@ -181,7 +182,7 @@ fn start(world: &World, row: Row, peer: Peer, cores: &Cores) -> Result<Running, 
         plain,
         tls: row.tls.then_some(tls),
         workers: row.workers,
-        connections: descriptors()?.saturating_sub(SPARE_DESCRIPTORS / 2),
+        connections: descriptors()?,
         cert: world.files.cert.clone(),
         key: world.key.clone(),
         binary: world.binary.clone(),
@@ -220,7 +221,7 @@ fn warm(world: &World, row: Row, server: &Running) -> Result<bool, Failed> {
 
 /// How many idle connections were kept, and what each cost in bytes.
 fn idle(world: &World, row: Row, cores: &Cores, server: &Server, address: SocketAddr) -> Result<(usize, f64), Failed> {
-    let connections = IDLE_CONNECTIONS.min(descriptors()?.saturating_sub(SPARE_DESCRIPTORS));
+    let connections = IDLE_CONNECTIONS.min((IDLE_PART * descriptors()? as f64) as usize);
     let before = server.memory_bytes();
     let _held = hold(&world.files.cert, row, cores, address, connections).map_err(|Failed(why)| server.failed(&why))?;
     let after = server.memory_bytes();
