@@ -58,7 +58,7 @@ fn summary(rows: &[Measured]) -> String {
             row.row.name,
             row.row.title,
             if row.row.workers == 1 { "1" } else { "2" },
-            number.map_or_else(dash, |us| format!("{us:.2} µs")),
+            number.map_or_else(dash, time),
             row.best().map_or_else(dash, |peer| peer.title().to_owned()),
             row.ratio(Peer::Littoral, cpu).map_or_else(dash, |ratio| format!("**{ratio:.2}**")),
             row.ratio(Peer::Littoral, p99).map_or_else(dash, |ratio| format!("{ratio:.2}")),
@@ -81,15 +81,15 @@ fn details(rows: &[Measured]) -> String {
             let cpu = |round: &Round| round.cpu_us;
             let number = |number: fn(&Round) -> f64| server.median(number).unwrap_or_default();
             text.push_str(&format!(
-                "| `{}` | {} | {:.2} µs | {} | {:.0} | {:.0} % | {:.0} µs | {:.0} µs | {} |\n",
+                "| `{}` | {} | {} | {} | {:.0} | {:.0} % | {} | {} | {} |\n",
                 row.row.name,
                 server.peer.title(),
-                number(cpu),
+                time(number(cpu)),
                 row.ratio(server.peer, cpu).map_or_else(dash, |ratio| format!("{ratio:.2}")),
                 number(|round| round.requests_per_s),
                 number(|round| 100.0 * round.busy),
-                number(|round| round.p50_us as f64),
-                number(|round| round.p99_us as f64),
+                time(number(|round| round.p50_us as f64)),
+                time(number(|round| round.p99_us as f64)),
                 mib(server.memory_bytes),
             ));
         }
@@ -125,6 +125,13 @@ fn idle(rows: &[Measured]) -> String {
 
 fn dash() -> String {
     "–".to_owned()
+}
+
+/// Microseconds with three digits, or as many as there are before the point.
+fn time(us: f64) -> String {
+    let (number, unit) = if us < 1_000.0 { (us, "µs") } else { (us / 1_000.0, "ms") };
+    let decimals = if number < 10.0 { 2 } else { usize::from(number < 100.0) };
+    format!("{number:.decimals$} {unit}")
 }
 
 fn mib(bytes: u64) -> String {
