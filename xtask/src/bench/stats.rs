@@ -37,7 +37,11 @@ pub(crate) fn zipf(objects: usize, exponent: f64, draws: usize, seed: u64) -> Ve
         })
         .collect();
     let mut random = fastrand::Rng::with_seed(seed);
-    (0..draws).map(|_| sums.partition_point(|upto| *upto < random.f64() * sum).min(objects - 1) + 1).collect()
+    let mut draw = || {
+        let at = random.f64() * sum;
+        sums.partition_point(|upto| *upto < at).min(objects - 1) + 1
+    };
+    (0..draws).map(|_| draw()).collect()
 }
 
 #[cfg(test)]
