@@ -122,7 +122,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failed> {
     let binary = options.binary.clone().map_or_else(release_binary, Ok)?;
     let cannot = |error| Failed(format!("cannot measure {}: {error}", binary.display()));
     let binary = binary.canonicalize().map_err(cannot)?;
-    let machine = Machine::here(&binary, &peers)?;
+    let machine = Machine::here(&binary, options.binary.is_none(), &peers)?;
     stop_on_signals()?;
     let memory = Some(Path::new(MEMORY_FOLDER)).filter(|folder| folder.is_dir());
     let folder = tempfile::tempdir_in(memory.map_or_else(|| target("bench"), |folder| Ok(folder.to_owned()))?)?;

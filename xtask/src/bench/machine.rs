@@ -18,12 +18,16 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// This machine, now, with this edge and these servers.
-    pub(crate) fn here(binary: &Path, peers: &[Peer]) -> Result<Self, Failed> {
+    /// This machine, now, with this edge, built from this commit or not, and these servers.
+    pub(crate) fn here(binary: &Path, built: bool, peers: &[Peer]) -> Result<Self, Failed> {
         let cpus = std::fs::read_to_string("/proc/cpuinfo")?;
         let processor = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let git = |arguments: &[&str]| output_of(Command::new("git").current_dir(root()).args(arguments));
-        let changed = if git(&["status", "--porcelain", "-uno"])?.is_empty() { "" } else { ", changed" };
+        let changed = match (built, git(&["status", "--porcelain", "-uno"])?.is_empty()) {
+            (false, _) => " (the edge is another program, by --binary)",
+            (true, true) => "",
+            (true, false) => " with changes",
+        };
         let mut versions = Vec::new();
         for peer in peers.iter().filter(|peer| **peer != Peer::NginxCopy) {
             versions.push(peer.version(binary)?);
