@@ -87,3 +87,20 @@ const fn one(name: &'static str, title: &'static str, load: Load, tls: bool) -> 
 const fn two(name: &'static str, title: &'static str, load: Load, tls: bool) -> Row {
     Row { name, title, load, tls, workers: 2 }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{Load, Row};
+
+    #[test]
+    fn each_row_has_a_name_of_its_own_and_every_load_has_two_cores_too() {
+        let names: BTreeSet<_> = Row::ALL.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), Row::ALL.len());
+        for row in Row::ALL.iter().filter(|row| row.workers == 1 && row.load != Load::Idle) {
+            let other = Row::ALL.iter().find(|other| other.name == format!("{}-2", row.name)).unwrap();
+            assert_eq!((other.load, other.tls, other.workers), (row.load, row.tls, 2));
+        }
+    }
+}

@@ -137,3 +137,60 @@ fn time(us: f64) -> String {
 fn mib(bytes: u64) -> String {
     format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Measured, Measurement, Peer, Round, details, idle, summary, time};
+    use crate::bench::rows::Row;
+
+    fn server(peer: Peer, costs: [f64; 3]) -> Measurement {
+        let round = |cpu_us| Round { cpu_us, requests_per_s: 1e6 / cpu_us, busy: 0.95, p50_us: 100, p99_us: 2_000 };
+        Measurement { peer, rounds: costs.map(round).into(), memory_bytes: 3 << 20, idle: None }
+    }
+
+    fn row(name: &str, servers: Vec<Measurement>, rate: Option<u64>) -> Measured {
+        let row = Row::ALL.into_iter().find(|row| row.name == name).unwrap();
+        Measured { row, servers, absent: Vec::new(), rate }
+    }
+
+    #[test]
+    fn a_row() {
+        let servers = vec![
+            server(Peer::Littoral, [8.0, 9.0, 30.0]),
+            server(Peer::Nginx, [20.0, 10.0, 20.0]),
+            server(Peer::Haproxy, [16.0, 12.0, 40.0]),
+        ];
+        let rows = [row("1k", servers, Some(500))];
+        // 8/16, 9/10 and 30/20.
+        let line = "| `1k` | 1 KiB, HTTP/1.1 | 1 | 9.00 µs | HAProxy | **0.90** | 1.00 |\n";
+        assert!(summary(&rows).contains(line), "{}", summary(&rows));
+        let line = "| `1k` | nginx | 20.0 µs | 1.00 | 50000 | 95 % | 100 µs | 2.00 ms | 3 MiB |\n";
+        assert!(details(&rows).contains(line), "{}", details(&rows));
+        assert!(details(&rows).contains("`1k` 500."));
+        assert_eq!(idle(&rows), "");
+    }
+
+    #[test]
+    fn without_peers_there_is_no_ratio() {
+        let rows = [row("64k-2", vec![server(Peer::Littoral, [1.0, 1.0, 1.0])], Some(1))];
+        assert!(summary(&rows).contains("| 2 | 1.00 µs | – | – | – |"), "{}", summary(&rows));
+    }
+
+    #[test]
+    fn idle_connections_have_a_table_of_their_own() {
+        let mut kept = server(Peer::Varnish, [1.0; 3]);
+        kept.idle = Some((17_000, 5_383.4));
+        let rows = [row("idle", vec![kept], None)];
+        assert!(idle(&rows).contains("| `idle` | Varnish | 17000 | 5383 |"), "{}", idle(&rows));
+        assert_eq!((summary(&rows), details(&rows)), (String::new(), String::new()));
+    }
+
+    #[test]
+    fn times() {
+        for (us, expected) in
+            [(4.427, "4.43 µs"), (12.34, "12.3 µs"), (999.4, "999 µs"), (1_000.0, "1.00 ms"), (46_332.0, "46.3 ms")]
+        {
+            assert_eq!(time(us), expected);
+        }
+    }
+}
