@@ -19,7 +19,8 @@ use crate::bench::load::Done;
 use crate::bench::stats::percentile;
 use crate::shell::Failed;
 
-/// What the certificate is for. wrk and h2load ask for an address too, so nobody sends a name (SNI).
+/// What the certificate is for: an address, as in the URLs of wrk and h2load. We and h2load send no name (SNI) then; wrk sends the
+/// address as one, against RFC 6066, section 3.
 pub(crate) const HOST: &str = "127.0.0.1";
 /// Longest silence of a server, in milliseconds.
 const SILENCE_MS: u64 = 30_000;
