@@ -1,5 +1,5 @@
 //! Developer commands: `cargo xtask test`, `cargo xtask browse`, `cargo xtask wordpress`, `cargo xtask conformance`,
-//! `cargo xtask torture`, `cargo xtask bench`.
+//! `cargo xtask torture`, `cargo xtask bench`, `cargo xtask promises`.
 #![expect(clippy::print_stdout, reason = "a developer command that prints what it does")]
 
 mod bench;
@@ -8,6 +8,7 @@ mod conformance;
 mod disk_hits;
 mod herd;
 mod many_entries;
+mod promises;
 mod replay;
 mod shell;
 mod torture;
@@ -47,8 +48,16 @@ enum Command {
     Conformance(conformance::Options),
     /// Damage the disk tier of a running edge, and kill it, while readers check every byte
     Torture(torture::Options),
-    /// Measure what can be measured, and print it beside its bound
-    Bench {
+    /// Measure the edge beside nginx, HAProxy, Varnish and Traffic Server
+    Bench(bench::Options),
+    /// The origin of `bench`
+    #[command(hide = true)]
+    BenchOrigin,
+    /// A load of `bench`
+    #[command(hide = true)]
+    BenchLoad(bench::LoadOptions),
+    /// Measure what is promised, and print it beside its bound
+    Promises {
         /// Smaller bodies and fewer rounds
         #[arg(long)]
         quick: bool,
@@ -62,7 +71,7 @@ enum Command {
         #[arg(long, value_name = "ENTRIES")]
         entries: Option<u64>,
         #[command(flatten)]
-        replay: bench::ReplayOptions,
+        replay: promises::ReplayOptions,
     },
 }
 
@@ -73,9 +82,12 @@ fn main() -> ExitCode {
         Command::Wordpress => wordpress::run(),
         Command::Conformance(options) => conformance::run(&options),
         Command::Torture(options) => torture::run(&options),
-        Command::Bench { entries: Some(entries), replay, .. } => bench::entries(&replay, entries),
-        Command::Bench { shelf: true, replay, .. } => bench::shelf(&replay),
-        Command::Bench { quick, herd, replay, .. } => bench::run(quick, herd, &replay),
+        Command::Bench(options) => bench::run(&options),
+        Command::BenchOrigin => bench::origin(),
+        Command::BenchLoad(options) => bench::load(&options),
+        Command::Promises { entries: Some(entries), replay, .. } => promises::entries(&replay, entries),
+        Command::Promises { shelf: true, replay, .. } => promises::shelf(&replay),
+        Command::Promises { quick, herd, replay, .. } => promises::run(quick, herd, &replay),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

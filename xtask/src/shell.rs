@@ -1,5 +1,6 @@
 //! Running other programs, and saying how it went.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Instant;
@@ -69,7 +70,7 @@ pub(crate) fn cargo(arguments: &[&str]) -> Result<(), Failed> {
     run(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()), arguments)
 }
 
-/// Installs Debian packages that are not there yet.
+/// Installs Debian packages that are not there yet. Services among them are not started: tests start what they need themselves.
 pub(crate) fn install(packages: &[&str]) -> Result<(), Failed> {
     let there = |package: &&&str| {
         let query = ["-W", "-f=${db:Status-Status}", package];
@@ -81,8 +82,36 @@ pub(crate) fn install(packages: &[&str]) -> Result<(), Failed> {
     }
     println!("installing {}", missing.join(", "));
     run("apt-get", &["-q", "update"])?;
+    let _no_services = NoServices::begin()?;
     let arguments: Vec<&str> = ["-q", "-y", "--no-install-recommends", "install"].into_iter().chain(missing).collect();
     run("apt-get", &arguments)
+}
+
+/// Debian asks this program whether a package may start its service.
+const SERVICE_POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// While it lives, packages do not start services. The policy that a machine has of its own stays.
+struct NoServices {
+    ours: bool,
+}
+
+impl NoServices {
+    fn begin() -> Result<Self, Failed> {
+        let ours = !Path::new(SERVICE_POLICY).exists();
+        if ours {
+            std::fs::write(SERVICE_POLICY, "#!/bin/sh\nexit 101\n")?;
+            std::fs::set_permissions(SERVICE_POLICY, PermissionsExt::from_mode(0o755))?;
+        }
+        Ok(Self { ours })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours {
+            let _ = std::fs::remove_file(SERVICE_POLICY);
+        }
+    }
 }
 
 /// The folder of the repository.

@@ -203,7 +203,7 @@ pub async fn start(config: LocalConfig, data_dir: DataDir) -> Result<Local, Loca
         None
     };
     // Every role of the two that speak to people: plain, and secure if there is a listener for that.
-    let doors = |plain: Listener, secure: Option<TcpListener>| {
+    let doors = |plain: Listener, secure: Option<Listener>| {
         let secure = secure.map(|listener| (listener, Door { tls: tls.clone(), ..Door::default() }));
         Doors(std::iter::once((plain, Door::default())).chain(secure).collect())
     };
