@@ -1,7 +1,8 @@
 //! The model of `auto`: how likely it is that a key is asked for by the next request, given its [`Record`].
 //!
-//! The rate of a key is a product of five factors: of how often it was used, of its usual gap between uses, of its size,
-//! of the time since its last use (its age), and of that time and the gap together: what came back after short gaps is
+//! The rate of a key is a product of five factors: of how often it was used, of its usual gap between uses, of its size
+//! (with levels of their own for what was used once, of which size is nearly all that is known, so that a few popular
+//! entries do not speak for every newcomer that is as large), of the time since its last use (its age), and of that time and the gap together: what came back after short gaps is
 //! overdue long before what came back after long ones. This is a piecewise constant proportional hazards model (Cox 1972;
 //! Friedman, Annals of Statistics 10, 1982). It is learnt from everything that happens: each level of each factor counts
 //! the *uses* that there were, and the *expected* uses, which are the sum of the rates of all keys over all the time that
@@ -89,7 +90,8 @@ impl<const LEVELS: usize> Factor<LEVELS> {
 pub(super) struct Model {
     uses: Factor<USES>,
     gap: Factor<GAPS>,
-    size: Factor<SIZES>,
+    /// Of what was used once, and of all else.
+    size: [Factor<SIZES>; 2],
     age: Factor<AGES>,
     /// How the factor of age differs in each class.
     class_age: [Factor<AGES>; CLASSES],
@@ -102,7 +104,7 @@ impl Model {
         let mut model = Self {
             uses: Factor::new(typical_uses),
             gap: Factor::new(|_| 1.0),
-            size: Factor::new(|_| 1.0),
+            size: [Factor::new(|_| 1.0); 2],
             age: Factor::new(|level| BEGIN_RATE / (age_from(level) + BEGIN_AGE)),
             class_age: [Factor::new(|_| 1.0); CLASSES],
             index: [[0.0; AGES]; CLASSES],
@@ -141,7 +143,7 @@ impl Model {
         }
         self.uses.count(use_level(record.uses), 0.0, expected);
         self.gap.count(usize::from(record.gap), 0.0, expected);
-        self.size.count(usize::from(record.size), 0.0, expected);
+        self.count_size(record, 0.0, expected);
         record.counted = now;
     }
 
@@ -154,7 +156,7 @@ impl Model {
         }
         self.uses.count(use_level(record.uses), 1.0, 0.0);
         self.gap.count(usize::from(record.gap), 1.0, 0.0);
-        self.size.count(usize::from(record.size), 1.0, 0.0);
+        self.count_size(record, 1.0, 0.0);
     }
 
     /// Adjusts the factors when it is time for it. To be called once at each request.
@@ -164,7 +166,7 @@ impl Model {
         }
         self.uses.fit();
         self.gap.fit();
-        self.size.fit();
+        self.size.iter_mut().for_each(Factor::fit);
         self.age.fit();
         let mut before: Option<f64> = None;
         for (number, level) in self.age.levels.iter_mut().enumerate() {
@@ -188,7 +190,13 @@ impl Model {
     fn others(&self, record: &Record) -> f64 {
         self.uses.value(use_level(record.uses))
             * self.gap.value(usize::from(record.gap))
-            * self.size.value(usize::from(record.size))
+            * self.size.get(size_class(record)).map_or(1.0, |size| size.value(usize::from(record.size)))
+    }
+
+    fn count_size(&mut self, record: &Record, used: f64, expected: f64) {
+        if let Some(size) = self.size.get_mut(size_class(record)) {
+            size.count(usize::from(record.size), used, expected);
+        }
     }
 
     /// Works out the indices: for each age the best average of the rate from there to the end of any level above.
@@ -210,6 +218,11 @@ impl Model {
 /// overdue long before what came back after a long one.
 const fn class(record: &Record) -> usize {
     (record.gap as usize).div_ceil(6)
+}
+
+/// Which of the two factors of size is a record's.
+const fn size_class(record: &Record) -> usize {
+    (record.uses > 1) as usize
 }
 
 /// The level of an age: 0, 1, and then two for each doubling.
