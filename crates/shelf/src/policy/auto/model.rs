@@ -2,13 +2,13 @@
 //!
 //! The rate of a key is a product of five factors: of how often it was used, of its usual gap between uses, of its size
 //! (with levels of their own for what was used once, of which size is nearly all that is known, so that a few popular
-//! entries do not speak for every newcomer that is as large), of the time since its last use (its age), and of that time and the gap together: what came back after short gaps is
-//! overdue long before what came back after long ones. This is a piecewise constant proportional hazards model (Cox 1972;
-//! Friedman, Annals of Statistics 10, 1982). It is learnt from everything that happens: each level of each factor counts
-//! the *uses* that there were, and the *expected* uses, which are the sum of the rates of all keys over all the time that
-//! they waited at that level. At intervals each level moves by a root of used / expected (generalised iterative scaling;
-//! Darroch and Ratcliff, Annals of Mathematical Statistics 43, 1972). Both counts decay, so that the model follows when
-//! habits change.
+//! entries do not speak for every newcomer that is as large), of the time since its last use (its age), and of that
+//! time and the gap together: what came back after short gaps is overdue long before what came back after long ones.
+//! This is a piecewise constant proportional hazards model (Cox 1972; Friedman, Annals of Statistics 10, 1982). It is
+//! learnt from everything that happens: each level of each factor counts the *uses* that there were, and the *expected*
+//! uses, which are the sum of the rates of all keys over all the time that they waited at that level. At intervals each
+//! level moves by a root of used / expected (generalised iterative scaling; Darroch and Ratcliff, Annals of
+//! Mathematical Statistics 43, 1972). Both counts decay, so that the model follows when habits change.
 //!
 //! [`Model::worth`] is not the rate of the moment. A newcomer's rate falls with every request that passes, that of a file
 //! in a loop rises until its turn comes. The worth is the Gittins index: the best average rate that can be had by keeping
@@ -304,6 +304,27 @@ mod tests {
         assert!(worth(6) > 4.0 * worth(40), "{} {}", worth(6), worth(40));
         assert!(worth(0) > 0.08 && worth(6) < 2.0, "{} {}", worth(0), worth(6));
         assert!(model.worth(&waiting, 20_000) < 1e-4);
+    }
+
+    /// Of large keys those that were used twice come back and those that were used once never do; of small ones it is the
+    /// other way round.
+    #[test]
+    fn the_size_of_what_was_used_once_speaks_for_itself() {
+        let mut model = Model::new();
+        let record = |uses: u16, size: u8| Record { uses, size, gap: u8::from(uses > 1) * 6, ..Record::new(0, 1) };
+        for now in (64..40_000).step_by(64) {
+            (now - 63..=now).for_each(|now| model.tick(now));
+            for (uses, size, comes_back) in [(1, 20, false), (1, 10, true), (2, 20, true), (2, 10, false)] {
+                let mut record = Record { last: now - 64, counted: now - 64, ..record(uses, size) };
+                model.waited(&mut record, now);
+                if comes_back {
+                    model.used(&record, now);
+                }
+            }
+        }
+        let worth = |uses: u16, size: u8| model.worth(&record(uses, size), 0);
+        assert!(worth(1, 10) > 8.0 * worth(1, 20), "{} {}", worth(1, 10), worth(1, 20));
+        assert!(worth(2, 20) > 8.0 * worth(2, 10), "{} {}", worth(2, 20), worth(2, 10));
     }
 
     /// What the model takes for a key's rate, over all of its keys and time, is what was used.
