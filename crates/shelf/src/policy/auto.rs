@@ -80,7 +80,7 @@ impl Auto {
     pub(crate) fn new(objective: Objective) -> Self {
         Self {
             objective,
-            model: Box::new(Model::new()),
+            model: Box::new(Model::new(objective)),
             held: Vec::new(),
             ghosts: Ghosts::new(),
             newcomers: Newcomers::new(),

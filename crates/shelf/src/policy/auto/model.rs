@@ -13,9 +13,12 @@
 //! [`Model::worth`] is not the rate of the moment. A newcomer's rate falls with every request that passes, that of a file
 //! in a loop rises until its turn comes. The worth is the Gittins index: the best average rate that can be had by keeping
 //! the key from now on for some time, whichever is best (Gittins, J. R. Statist. Soc. B 41, 1979). Where rates fall with
-//! age it is the rate; where they rise it looks ahead.
+//! age it is the rate; where they rise it looks ahead. The best of many averages, each a little wrong, is too high, most of
+//! all for what was used once, of which least is known. With the objective `bytes`, where one large newcomer drives out
+//! much, the look ahead for these is a short one ([`ONCE_AHEAD`]); with `requests` they are mostly small, and cost little.
 
 use super::record::Record;
+use crate::policy::Objective;
 
 /// Requests between two adjustments, which take some microseconds each.
 const FIT_REQUESTS: u32 = 128;
@@ -35,6 +38,8 @@ const KNOWN_USES: f64 = 1.0;
 const AGES: usize = 64;
 /// Classes of records: see [`class`].
 const CLASSES: usize = 6;
+/// With the objective `bytes`: for what was used once, the levels of age that are looked at, this one and the next.
+const ONCE_AHEAD: usize = 2;
 /// Levels of use: see [`use_level`].
 const USES: usize = 13;
 /// Levels of gap and of size.
@@ -95,18 +100,24 @@ pub(super) struct Model {
     age: Factor<AGES>,
     /// How the factor of age differs in each class.
     class_age: [Factor<AGES>; CLASSES],
+    /// How many levels of age are looked at for what was used once.
+    once_ahead: usize,
     /// The Gittins index at the beginning of each level of age, for other factors of 1.
     index: [[f64; AGES]; CLASSES],
 }
 
 impl Model {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(objective: Objective) -> Self {
         let mut model = Self {
             uses: Factor::new(typical_uses),
             gap: Factor::new(|_| 1.0),
             size: [Factor::new(|_| 1.0); 2],
             age: Factor::new(|level| BEGIN_RATE / (age_from(level) + BEGIN_AGE)),
             class_age: [Factor::new(|_| 1.0); CLASSES],
+            once_ahead: match objective {
+                Objective::Requests => AGES,
+                Objective::Bytes => ONCE_AHEAD,
+            },
             index: [[0.0; AGES]; CLASSES],
         };
         model.look_ahead();
@@ -201,10 +212,11 @@ impl Model {
 
     /// Works out the indices: for each age the best average of the rate from there to the end of any level above.
     fn look_ahead(&mut self) {
-        for (class_age, indices) in self.class_age.iter().zip(&mut self.index) {
+        for (number, (class_age, indices)) in self.class_age.iter().zip(&mut self.index).enumerate() {
+            let ahead = if number == ONCE { self.once_ahead } else { AGES };
             for (from, index) in indices.iter_mut().enumerate() {
                 let (mut uses, mut best) = (0.0, 0.0_f64);
-                for (level, here) in self.age.levels.iter().enumerate().skip(from) {
+                for (level, here) in self.age.levels.iter().enumerate().skip(from).take(ahead) {
                     uses += here.value * class_age.value(level) * (age_from(level + 1) - age_from(level));
                     best = best.max(uses / (age_from(level + 1) - age_from(from)));
                 }
@@ -213,6 +225,9 @@ impl Model {
         }
     }
 }
+
+/// The class of what was used once, which has no gap.
+const ONCE: usize = 0;
 
 /// The class of a record, by its gap, which decides how its rate goes with its age: what came back after a short gap is
 /// overdue long before what came back after a long one.
@@ -287,7 +302,7 @@ mod tests {
     /// Keys in two halves: those with one use are never asked for again, those with two at every eighth request.
     #[test]
     fn rates_are_learnt() {
-        let mut model = Model::new();
+        let mut model = Model::new(Objective::Requests);
         let idle = Record::new(0, 1000);
         let record = |last: u32| Record { last, counted: last, uses: 2, ..idle };
         let mut waiting = idle;
@@ -310,7 +325,7 @@ mod tests {
     /// other way round.
     #[test]
     fn the_size_of_what_was_used_once_speaks_for_itself() {
-        let mut model = Model::new();
+        let mut model = Model::new(Objective::Requests);
         let record = |uses: u16, size: u8| Record { uses, size, gap: u8::from(uses > 1) * 6, ..Record::new(0, 1) };
         for now in (64..40_000).step_by(64) {
             (now - 63..=now).for_each(|now| model.tick(now));
@@ -330,7 +345,7 @@ mod tests {
     /// What the model takes for a key's rate, over all of its keys and time, is what was used.
     #[test]
     fn expected_uses_come_to_the_uses() {
-        let mut model = Model::new();
+        let mut model = Model::new(Objective::Requests);
         let (mut used, mut expected) = (0.0, 0.0);
         let mut records: Vec<Record> = (0..40).map(|_| Record::new(0, 1000)).collect();
         for now in 1..60_000_u32 {
@@ -353,7 +368,7 @@ mod tests {
 
     #[test]
     fn the_index_looks_ahead_only_where_that_pays() {
-        let mut model = Model::new();
+        let mut model = Model::new(Objective::Requests);
         assert!(model.index[0].windows(2).all(|pair| pair[0] >= pair[1]), "rates that fall need no looking ahead");
         for level in &mut model.age.levels {
             level.value = 1e-9;
@@ -365,11 +380,17 @@ mod tests {
         assert!((index[20] - 0.01).abs() < 1e-6);
         assert!((index[18] - loop_uses / (1536.0 - 512.0)).abs() < 1e-6);
         assert!(index[21] < 1e-8 && index[0] < index[18]);
+        // With the objective bytes only as far as the next level for what was used once.
+        let mut bytes = Model { age: model.age, ..Model::new(Objective::Bytes) };
+        bytes.look_ahead();
+        assert!(bytes.index[ONCE][18] < 1e-8 && (bytes.index[ONCE][20] - 0.01).abs() < 1e-6);
+        assert!((bytes.index[ONCE][19] - loop_uses / (1536.0 - 768.0)).abs() < 1e-6);
+        assert_eq!(bytes.index[ONCE + 1], model.index[ONCE + 1]);
     }
 
     #[test]
     fn it_stays_finite_whatever_it_sees() {
-        let mut model = Model::new();
+        let mut model = Model::new(Objective::Requests);
         let mut now = u32::MAX - 5_000_000;
         for round in 0..2_000_u32 {
             now = now.wrapping_add(FIT_REQUESTS * (round % 30));
