@@ -7,9 +7,11 @@
 //! its value ([`Ghosts`]): it comes back with its history, and the model learns from it too, or it would know only of the
 //! successful. A newcomer that would be the least dense of all does not come in.
 //!
-//! Densities change with every request, so no order of them is kept: the victim is the least dense of [`SAMPLES`] entries
-//! picked at random and of the [`POOL`] least dense ones that earlier picks left over. The picks are the same in every
-//! run: they depend on the number of picks so far. Time is the number of requests.
+//! Densities change with every request, so no order of them is kept: the victim is the least dense of some entries that
+//! are looked at. [`SAMPLES`] are picked at random. [`newcomers::LAGS`] are those that came in 2, 4, 8, … insertions ago
+//! ([`Newcomers`]): most of what comes in is not asked for again, and what it promises falls by as much from one such look
+//! to the next. And the [`POOL`] least dense ones of earlier looks are looked at again. The picks are the same in
+//! every run: they depend on the number of picks so far. Time is the number of requests.
 //!
 //! Where the ideas come from: value for each byte from GreedyDual-Size (Cherkasova 1998); classes of entries whose rates
 //! by age are learnt, from LHD (Beckmann et al., NSDI 2018), which has neither sizes nor histories of what left among its
@@ -19,6 +21,7 @@
 
 mod ghosts;
 mod model;
+mod newcomers;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -27,15 +30,16 @@ use crate::policy::nodes::{NONE, Nodes, grow, grown_bytes};
 use crate::policy::{Objective, Order};
 use ghosts::Ghosts;
 use model::Model;
+use newcomers::Newcomers;
 use record::Record;
 
-/// Entries that are looked at for a victim. Of so many the best is, on average, among the worst 3 % of all; more cost
-/// time and gain little, thanks to the pool.
-const SAMPLES: u32 = 32;
+/// Entries that are looked at for a victim, whenever they came in. Of so many the best is, on average, among the worst 5 %
+/// of all. Together with [`newcomers::LAGS`] they do as well as 128 of them alone would.
+const SAMPLES: u32 = 20;
 /// Entries that were looked at and nearly chosen, to be looked at again.
 const POOL: usize = 8;
-/// Of the entries looked at, so many are said to the model to have waited. Every entry is told of once in a while, and
-/// when it is used or leaves.
+/// Of the entries picked at random, so many are said to the model to have waited. Every entry is told of once in a while,
+/// and when it is used or leaves.
 const TOLD: u32 = 16;
 
 /// With many entries the model learns from a part of them, at least this many: more would teach it nothing new.
@@ -48,6 +52,7 @@ pub(crate) struct Auto {
     model: Box<Model>,
     held: Vec<Held>,
     ghosts: Ghosts,
+    newcomers: Newcomers,
     /// Slots that may be the next victims, the least dense first; some may have left since.
     pool: [u32; POOL],
     /// What was chosen when a newcomer was compared with it, and has not left since.
@@ -75,9 +80,10 @@ impl Auto {
     pub(crate) fn new(objective: Objective) -> Self {
         Self {
             objective,
-            model: Box::new(Model::new()),
+            model: Box::new(Model::new(objective)),
             held: Vec::new(),
             ghosts: Ghosts::new(),
+            newcomers: Newcomers::new(),
             pool: [NONE; POOL],
             chosen: NONE,
             bytes: 0,
@@ -135,10 +141,12 @@ impl Auto {
         self.held.get(place).filter(|held| held.slot == slot).map(|_| place)
     }
 
-    /// The least dense of some entries, with their densities. All but the first are the pool for the next time.
+    /// The least dense of some entries, with their densities. They are the pool for the next time: none of them leaves if
+    /// what they are compared with does not come in.
     fn choose(&mut self, nodes: &Nodes) -> Least {
         let mut least = Least::new();
-        for slot in std::mem::replace(&mut self.pool, [NONE; POOL]) {
+        let pool = std::mem::replace(&mut self.pool, [NONE; POOL]);
+        for slot in pool.into_iter().chain(self.newcomers.slots()) {
             if let Some(held) = self.place(nodes, slot).and_then(|place| self.held.get(place)) {
                 least.add(self.density(held), *held);
             }
@@ -154,7 +162,7 @@ impl Auto {
             let held = *held;
             least.add(self.density(&held), held);
         }
-        for (place, (_, held)) in self.pool.iter_mut().zip(least.items.iter().flatten().skip(1)) {
+        for (place, (_, held)) in self.pool.iter_mut().zip(least.items.iter().flatten()) {
             *place = held.slot;
         }
         least
@@ -211,6 +219,7 @@ impl Order for Auto {
         let (hash, bytes) = (node.hash, node.bytes);
         let record = self.arrives(hash, bytes);
         self.bytes += bytes;
+        self.newcomers.push(slot);
         grow(&mut self.held);
         self.held.push(Held { slot, bytes: bytes.max(1) as f32, record });
     }
@@ -249,7 +258,7 @@ impl Order for Auto {
     }
 
     fn heap_bytes(&self) -> usize {
-        self.held.capacity() * size_of::<Held>() + self.ghosts.heap_bytes()
+        self.held.capacity() * size_of::<Held>() + self.ghosts.heap_bytes() + self.newcomers.heap_bytes()
     }
 }
 
@@ -270,14 +279,14 @@ impl Learners {
     }
 }
 
-/// The least dense of what it is shown, one more than the pool has room for.
+/// The least dense of what it is shown.
 struct Least {
-    items: [Option<(f64, Held)>; POOL + 1],
+    items: [Option<(f64, Held)>; POOL],
 }
 
 impl Least {
     const fn new() -> Self {
-        Self { items: [None; POOL + 1] }
+        Self { items: [None; POOL] }
     }
 
     fn add(&mut self, density: f64, held: Held) {

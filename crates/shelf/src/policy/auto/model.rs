@@ -1,20 +1,24 @@
 //! The model of `auto`: how likely it is that a key is asked for by the next request, given its [`Record`].
 //!
-//! The rate of a key is a product of five factors: of how often it was used, of its usual gap between uses, of its size,
-//! of the time since its last use (its age), and of that time and the gap together: what came back after short gaps is
-//! overdue long before what came back after long ones. This is a piecewise constant proportional hazards model (Cox 1972;
-//! Friedman, Annals of Statistics 10, 1982). It is learnt from everything that happens: each level of each factor counts
-//! the *uses* that there were, and the *expected* uses, which are the sum of the rates of all keys over all the time that
-//! they waited at that level. At intervals each level moves by a root of used / expected (generalised iterative scaling;
-//! Darroch and Ratcliff, Annals of Mathematical Statistics 43, 1972). Both counts decay, so that the model follows when
-//! habits change.
+//! The rate of a key is a product of five factors: of how often it was used, of its usual gap between uses, of its size
+//! (with levels of their own for what was used once, of which size is nearly all that is known, so that a few popular
+//! entries do not speak for every newcomer that is as large), of the time since its last use (its age), and of that
+//! time and the gap together: what came back after short gaps is overdue long before what came back after long ones.
+//! This is a piecewise constant proportional hazards model (Cox 1972; Friedman, Annals of Statistics 10, 1982). It is
+//! learnt from everything that happens: each level of each factor counts the *uses* that there were, and the *expected*
+//! uses, which are the sum of the rates of all keys over all the time that they waited at that level. At intervals each
+//! level moves by a root of used / expected (generalised iterative scaling; Darroch and Ratcliff, Annals of
+//! Mathematical Statistics 43, 1972). Both counts decay, so that the model follows when habits change.
 //!
 //! [`Model::worth`] is not the rate of the moment. A newcomer's rate falls with every request that passes, that of a file
 //! in a loop rises until its turn comes. The worth is the Gittins index: the best average rate that can be had by keeping
 //! the key from now on for some time, whichever is best (Gittins, J. R. Statist. Soc. B 41, 1979). Where rates fall with
-//! age it is the rate; where they rise it looks ahead.
+//! age it is the rate; where they rise it looks ahead. The best of many averages, each a little wrong, is too high, most of
+//! all for what was used once, of which least is known. With the objective `bytes`, where one large newcomer drives out
+//! much, the look ahead for these is a short one ([`ONCE_AHEAD`]); with `requests` they are mostly small, and cost little.
 
 use super::record::Record;
+use crate::policy::Objective;
 
 /// Requests between two adjustments, which take some microseconds each.
 const FIT_REQUESTS: u32 = 128;
@@ -34,6 +38,8 @@ const KNOWN_USES: f64 = 1.0;
 const AGES: usize = 64;
 /// Classes of records: see [`class`].
 const CLASSES: usize = 6;
+/// With the objective `bytes`: for what was used once, the levels of age that are looked at, this one and the next.
+const ONCE_AHEAD: usize = 2;
 /// Levels of use: see [`use_level`].
 const USES: usize = 13;
 /// Levels of gap and of size.
@@ -89,22 +95,29 @@ impl<const LEVELS: usize> Factor<LEVELS> {
 pub(super) struct Model {
     uses: Factor<USES>,
     gap: Factor<GAPS>,
-    size: Factor<SIZES>,
+    /// Of what was used once, and of all else.
+    size: [Factor<SIZES>; 2],
     age: Factor<AGES>,
     /// How the factor of age differs in each class.
     class_age: [Factor<AGES>; CLASSES],
+    /// How many levels of age are looked at for what was used once.
+    once_ahead: usize,
     /// The Gittins index at the beginning of each level of age, for other factors of 1.
     index: [[f64; AGES]; CLASSES],
 }
 
 impl Model {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(objective: Objective) -> Self {
         let mut model = Self {
             uses: Factor::new(typical_uses),
             gap: Factor::new(|_| 1.0),
-            size: Factor::new(|_| 1.0),
+            size: [Factor::new(|_| 1.0); 2],
             age: Factor::new(|level| BEGIN_RATE / (age_from(level) + BEGIN_AGE)),
             class_age: [Factor::new(|_| 1.0); CLASSES],
+            once_ahead: match objective {
+                Objective::Requests => AGES,
+                Objective::Bytes => ONCE_AHEAD,
+            },
             index: [[0.0; AGES]; CLASSES],
         };
         model.look_ahead();
@@ -141,7 +154,7 @@ impl Model {
         }
         self.uses.count(use_level(record.uses), 0.0, expected);
         self.gap.count(usize::from(record.gap), 0.0, expected);
-        self.size.count(usize::from(record.size), 0.0, expected);
+        self.count_size(record, 0.0, expected);
         record.counted = now;
     }
 
@@ -154,7 +167,7 @@ impl Model {
         }
         self.uses.count(use_level(record.uses), 1.0, 0.0);
         self.gap.count(usize::from(record.gap), 1.0, 0.0);
-        self.size.count(usize::from(record.size), 1.0, 0.0);
+        self.count_size(record, 1.0, 0.0);
     }
 
     /// Adjusts the factors when it is time for it. To be called once at each request.
@@ -164,7 +177,7 @@ impl Model {
         }
         self.uses.fit();
         self.gap.fit();
-        self.size.fit();
+        self.size.iter_mut().for_each(Factor::fit);
         self.age.fit();
         let mut before: Option<f64> = None;
         for (number, level) in self.age.levels.iter_mut().enumerate() {
@@ -188,15 +201,22 @@ impl Model {
     fn others(&self, record: &Record) -> f64 {
         self.uses.value(use_level(record.uses))
             * self.gap.value(usize::from(record.gap))
-            * self.size.value(usize::from(record.size))
+            * self.size.get(size_class(record)).map_or(1.0, |size| size.value(usize::from(record.size)))
+    }
+
+    fn count_size(&mut self, record: &Record, used: f64, expected: f64) {
+        if let Some(size) = self.size.get_mut(size_class(record)) {
+            size.count(usize::from(record.size), used, expected);
+        }
     }
 
     /// Works out the indices: for each age the best average of the rate from there to the end of any level above.
     fn look_ahead(&mut self) {
-        for (class_age, indices) in self.class_age.iter().zip(&mut self.index) {
+        for (number, (class_age, indices)) in self.class_age.iter().zip(&mut self.index).enumerate() {
+            let ahead = if number == ONCE { self.once_ahead } else { AGES };
             for (from, index) in indices.iter_mut().enumerate() {
                 let (mut uses, mut best) = (0.0, 0.0_f64);
-                for (level, here) in self.age.levels.iter().enumerate().skip(from) {
+                for (level, here) in self.age.levels.iter().enumerate().skip(from).take(ahead) {
                     uses += here.value * class_age.value(level) * (age_from(level + 1) - age_from(level));
                     best = best.max(uses / (age_from(level + 1) - age_from(from)));
                 }
@@ -206,10 +226,18 @@ impl Model {
     }
 }
 
+/// The class of what was used once, which has no gap.
+const ONCE: usize = 0;
+
 /// The class of a record, by its gap, which decides how its rate goes with its age: what came back after a short gap is
 /// overdue long before what came back after a long one.
 const fn class(record: &Record) -> usize {
     (record.gap as usize).div_ceil(6)
+}
+
+/// Which of the two factors of size is a record's.
+const fn size_class(record: &Record) -> usize {
+    (record.uses > 1) as usize
 }
 
 /// The level of an age: 0, 1, and then two for each doubling.
@@ -274,7 +302,7 @@ mod tests {
     /// Keys in two halves: those with one use are never asked for again, those with two at every eighth request.
     #[test]
     fn rates_are_learnt() {
-        let mut model = Model::new();
+        let mut model = Model::new(Objective::Requests);
         let idle = Record::new(0, 1000);
         let record = |last: u32| Record { last, counted: last, uses: 2, ..idle };
         let mut waiting = idle;
@@ -293,10 +321,31 @@ mod tests {
         assert!(model.worth(&waiting, 20_000) < 1e-4);
     }
 
+    /// Of large keys those that were used twice come back and those that were used once never do; of small ones it is the
+    /// other way round.
+    #[test]
+    fn the_size_of_what_was_used_once_speaks_for_itself() {
+        let mut model = Model::new(Objective::Requests);
+        let record = |uses: u16, size: u8| Record { uses, size, gap: u8::from(uses > 1) * 6, ..Record::new(0, 1) };
+        for now in (64..40_000).step_by(64) {
+            (now - 63..=now).for_each(|now| model.tick(now));
+            for (uses, size, comes_back) in [(1, 20, false), (1, 10, true), (2, 20, true), (2, 10, false)] {
+                let mut record = Record { last: now - 64, counted: now - 64, ..record(uses, size) };
+                model.waited(&mut record, now);
+                if comes_back {
+                    model.used(&record, now);
+                }
+            }
+        }
+        let worth = |uses: u16, size: u8| model.worth(&record(uses, size), 0);
+        assert!(worth(1, 10) > 8.0 * worth(1, 20), "{} {}", worth(1, 10), worth(1, 20));
+        assert!(worth(2, 20) > 8.0 * worth(2, 10), "{} {}", worth(2, 20), worth(2, 10));
+    }
+
     /// What the model takes for a key's rate, over all of its keys and time, is what was used.
     #[test]
     fn expected_uses_come_to_the_uses() {
-        let mut model = Model::new();
+        let mut model = Model::new(Objective::Requests);
         let (mut used, mut expected) = (0.0, 0.0);
         let mut records: Vec<Record> = (0..40).map(|_| Record::new(0, 1000)).collect();
         for now in 1..60_000_u32 {
@@ -319,7 +368,7 @@ mod tests {
 
     #[test]
     fn the_index_looks_ahead_only_where_that_pays() {
-        let mut model = Model::new();
+        let mut model = Model::new(Objective::Requests);
         assert!(model.index[0].windows(2).all(|pair| pair[0] >= pair[1]), "rates that fall need no looking ahead");
         for level in &mut model.age.levels {
             level.value = 1e-9;
@@ -331,11 +380,17 @@ mod tests {
         assert!((index[20] - 0.01).abs() < 1e-6);
         assert!((index[18] - loop_uses / (1536.0 - 512.0)).abs() < 1e-6);
         assert!(index[21] < 1e-8 && index[0] < index[18]);
+        // With the objective bytes only as far as the next level for what was used once.
+        let mut bytes = Model { age: model.age, ..Model::new(Objective::Bytes) };
+        bytes.look_ahead();
+        assert!(bytes.index[ONCE][18] < 1e-8 && (bytes.index[ONCE][20] - 0.01).abs() < 1e-6);
+        assert!((bytes.index[ONCE][19] - loop_uses / (1536.0 - 768.0)).abs() < 1e-6);
+        assert_eq!(bytes.index[ONCE + 1], model.index[ONCE + 1]);
     }
 
     #[test]
     fn it_stays_finite_whatever_it_sees() {
-        let mut model = Model::new();
+        let mut model = Model::new(Objective::Requests);
         let mut now = u32::MAX - 5_000_000;
         for round in 0..2_000_u32 {
             now = now.wrapping_add(FIT_REQUESTS * (round % 30));
