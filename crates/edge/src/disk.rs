@@ -4,7 +4,9 @@
 //! for as long as that has room; what memory evicts is not written. Everything on disk stands under a key that holds the
 //! era, so that nothing of another catalog is found, and, for pages, the fingerprint of the zone's policy.
 //!
-//! Every look into files runs on a thread that may block, at most [`MAX_READS`] at once.
+//! Every look into files goes through [`Looks`].
+
+mod looks;
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -14,12 +16,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shelf::disk::{Disk, EntryId, KeyHash, ReadError, Reader};
-use tokio::sync::Semaphore;
 
-/// Looks into files at once; further ones wait.
-const MAX_READS: usize = 128;
-/// How long a look into a file may take before the request goes on without, in milliseconds.
-const PATIENCE_MS: u64 = 2_000;
+pub(crate) use crate::disk::looks::Looks;
+
 /// How long what the disk has refused is not offered again, in milliseconds.
 const REFUSED_MS: u64 = 10_000;
 /// Bytes of bodies that wait to be written; what would be more is not written.
@@ -36,7 +35,7 @@ const SEEN_BITS: usize = 1 << 22;
 /// The disk tier of an edge.
 pub(crate) struct DiskTier {
     pub(crate) disk: Arc<Disk>,
-    reads: Arc<Semaphore>,
+    looks: Looks,
     queue: Arc<Queue>,
     seen: Mutex<Seen>,
 }
@@ -50,25 +49,21 @@ impl DiskTier {
         let queue = Arc::new(Queue::default());
         let (jobs, tier) = (Arc::clone(&queue), Arc::clone(&disk));
         std::thread::Builder::new().name("edge-disk".to_owned()).spawn(move || jobs.work(&tier))?;
-        Ok(Self { disk, reads: Arc::new(Semaphore::new(MAX_READS)), queue, seen: Mutex::new(Seen::default()) })
+        Ok(Self { looks: Looks::new(Arc::clone(&disk)), disk, queue, seen: Mutex::new(Seen::default()) })
     }
 
-    /// Runs something that blocks, with the disk. Nothing: it takes too long, as on a disk that hangs. What has begun goes on.
+    /// See [`Looks::blocking`].
     pub(crate) async fn blocking<T, F>(&self, work: F) -> Option<T>
     where
         T: Send + 'static,
         F: FnOnce(&Arc<Disk>) -> T + Send + 'static,
     {
-        let (reads, disk) = (Arc::clone(&self.reads), Arc::clone(&self.disk));
-        let done = async move {
-            let place = reads.acquire_owned().await.ok()?;
-            let work = move || {
-                let _place = place; // for as long as it really takes
-                work(&disk)
-            };
-            tokio::task::spawn_blocking(work).await.ok()
-        };
-        tokio::time::timeout(Duration::from_millis(PATIENCE_MS), done).await.ok().flatten()
+        self.looks.blocking(work).await
+    }
+
+    /// The way to the disk, for what outlives a request.
+    pub(crate) fn looks(&self) -> Looks {
+        self.looks.clone()
     }
 
     /// Writes later, if there is room in the line for so many bytes. False: it is not going to be written.

@@ -22,6 +22,7 @@ mod purge;
 mod runs;
 mod slice_reader;
 pub(crate) mod sliced;
+mod spool;
 pub(crate) mod stored;
 mod upgrade;
 pub(crate) mod zone;

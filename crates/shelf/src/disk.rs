@@ -132,6 +132,8 @@ pub struct EntryId {
 pub struct Disk {
     folders: Vec<Folder>,
     clock: Clock,
+    /// When it was opened: Unix time in milliseconds.
+    opened_ms: u64,
     /// Open files of sliced entries, kept for the next read.
     handles: Memory<format::Name, Arc<Handle>>,
     open_files: Arc<AtomicUsize>,
@@ -229,6 +231,7 @@ impl Disk {
         Ok(Self {
             folders,
             clock: config.clock,
+            opened_ms: now_ms,
             handles: Memory::with_policy(
                 KEPT_OPEN_FILES * Memory::<format::Name, Arc<Handle>>::ENTRY_BYTES,
                 PolicyChoice { policy: PolicyName::Lru, ..PolicyChoice::default() },

@@ -518,14 +518,19 @@ impl Order {
         // A part comes into the store at its end: until then it serves nobody but who asked for it.
         let at_end = self.background || variant.announced.is_some();
         let stored = at_end || self.keep(&variant);
+        // What was not asked for by GET, or is no whole, has nothing that slices could be taken of.
+        let whole = variant.announced.is_none() && variant.status == StatusCode::OK;
+        let for_disk = whole && self.asked.method == Method::GET;
         let copy = Copying {
             node: Arc::clone(&self.node),
             key: self.key.clone(),
             growing: Arc::clone(growing),
             variant: Arc::clone(&variant),
             most_bytes: self.most_bytes(),
+            most_on_disk: if for_disk { self.zone.doc.max_object_bytes } else { 0 },
             lenient: !self.zone.strict(),
             at_end,
+            spool: None,
         };
         let small = http_body::Body::size_hint(&body).exact().is_some_and(|bytes| bytes <= SMALL_BODY_BYTES);
         let run = copy.run(body, begin.unwrap_or_default());

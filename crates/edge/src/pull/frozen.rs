@@ -82,9 +82,10 @@ pub(crate) fn freeze(variant: &Variant) -> Option<Ice> {
         tags: variant.tags.clone(),
         by_range: match variant.sliced() {
             Some(sliced) => sliced.by_range,
-            None => variant
-                .length
-                .is_some_and(|length| by_range::can_be_sliced(&variant.fields, length, variant.answered_ms)),
+            None => {
+                let large = variant.length.is_none_or(|length| length > api::SLICE_BYTES);
+                large && by_range::takes_ranges(&variant.fields, variant.answered_ms)
+            }
         },
     };
     let mut stamp = [0; STAMP_BYTES];

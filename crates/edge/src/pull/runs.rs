@@ -310,5 +310,19 @@ async fn copy(
             }
         }
     }
+    if !sliced.by_range && coming.is_none() {
+        ends(body).await?;
+    }
+    Ok(())
+}
+
+/// A body that did not say how long it is has to end where what is stored does.
+async fn ends(mut body: std::pin::Pin<&mut Body>) -> Result<(), &'static str> {
+    while let Some(frame) = body.frame().await {
+        let data = frame.map_err(|_| "closed-early")?.into_data();
+        if data.is_ok_and(|bytes| !bytes.is_empty()) {
+            return Err(CHANGED);
+        }
+    }
     Ok(())
 }

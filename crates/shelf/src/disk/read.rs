@@ -191,16 +191,22 @@ pub(crate) type Said = Result<Option<Place>, Flaw>;
 
 /// Which slices are stored, and the blocks that they take. Damaged places count as absent.
 pub(crate) fn read_table(files: &Files, file: &File, header: &Header) -> io::Result<(Present, u32)> {
-    let mut table = vec![0; (u64::from(header.places) * PLACE_BYTES) as usize];
-    files.read_at(file, &mut table, header.place_at(0))?;
     let (mut present, mut taken) = (Present::default(), 0);
-    for (number, raw) in (0..header.places).zip(table.chunks(PLACE_BYTES as usize)) {
-        if let Ok(Some(place)) = Place::decode(raw, header.name, number) {
+    for (number, said) in (0..).zip(read_places(files, file, header)?) {
+        if let Ok(Some(place)) = said {
             present.insert(number);
             taken += blocks(place.bytes.into());
         }
     }
     Ok((present, taken))
+}
+
+/// What every place of the slice table says, read in one go.
+pub(crate) fn read_places(files: &Files, file: &File, header: &Header) -> io::Result<Vec<Said>> {
+    let mut table = vec![0; (u64::from(header.places) * PLACE_BYTES) as usize];
+    files.read_at(file, &mut table, header.place_at(0))?;
+    let places = (0..header.places).zip(table.chunks(PLACE_BYTES as usize));
+    Ok(places.map(|(number, raw)| Place::decode(raw, header.name, number)).collect())
 }
 
 /// Tries again when the answer is a flaw, without anybody who writes heads or places meanwhile.

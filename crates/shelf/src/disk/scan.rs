@@ -2,9 +2,9 @@
 //!
 //! The scan goes through the entries' folders one by one. A file that the index has not is opened and its head read; a
 //! file that it has from a snapshot is believed in (its head is read when it is used), unless it is sliced, because
-//! slices come after the snapshot. What the snapshot has and the scan has not found is gone. What was removed since the
-//! scan began is not brought back. Meanwhile the tier serves; a key whose folder the scan has not reached is looked for
-//! by name ([`Disk::seek`]).
+//! slices come after the snapshot. One whose length nobody has said is removed: its writer died with the life before.
+//! What the snapshot has and the scan has not found is gone. What was removed since the scan began is not brought back.
+//! Meanwhile the tier serves; a key whose folder the scan has not reached is looked for by name ([`Disk::seek`]).
 
 use std::io;
 use std::sync::Weak;
@@ -213,6 +213,14 @@ impl Disk {
         let _unchanging = known.map(|_| folder.heads());
         match record_of(folder, name, |path| self.with_files(|| folder.files.open(path))) {
             Ok(None) => Ok(()),
+            // Whoever was to say how long it is has died.
+            Ok(Some(truth)) if truth.length().is_none() && truth.stored_ms < self.opened_ms => {
+                let mut index = folder.index();
+                index.slot_of(name).and_then(|slot| index.remove_at(slot));
+                drop(index);
+                self.discard(folder, &[name]);
+                Ok(())
+            }
             Ok(Some(truth)) => {
                 let mut index = folder.index();
                 let victims = match index.slot_of(name) {

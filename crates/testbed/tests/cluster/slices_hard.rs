@@ -8,29 +8,7 @@ use testbed::eventually;
 use testbed::front::{Front, FrontSettings};
 use testbed::media::{Media, content};
 
-const S: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
-
-async fn both() -> (Front, Media) {
-    let media = Media::start().await;
-    (Front::start(FrontSettings::of(&media.url)).await, media)
-}
-
-fn asked(media: &Media) -> Vec<String> {
-    media.requests().iter().map(|sent| sent.range.clone().unwrap_or_else(|| "whole".to_owned())).collect()
-}
-
-async fn rests(media: &Media) {
-    let mut sent = 0;
-    eventually("the origin rests", || {
-        let before = std::mem::replace(&mut sent, media.sent());
-        async move {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            before > 0 && before == sent
-        }
-    })
-    .await;
-}
+use crate::films::{GIB, S, asked, both, files_over, rests};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_seek_does_not_wait_for_a_slow_viewer() {
@@ -328,18 +306,6 @@ async fn confirmed_after_eviction_is_stored() {
     assert!(asked.load(std::sync::atomic::Ordering::SeqCst) - before <= 2);
 }
 
-fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => found.extend(files(&entry.path())),
-            Ok(_) if entry.metadata().is_ok_and(|meta| meta.len() > 4 * S) => found.push(entry.path()),
-            _ => {}
-        }
-    }
-    found
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mended_damage_mixes_nothing() {
     use net::{Body, Incoming, ServerLimits};
@@ -369,7 +335,7 @@ async fn mended_damage_mixes_nothing() {
     let edge = Front::start(FrontSettings::with_disk(&url, folder.path())).await;
     edge.get("/film").await.bytes();
     eventually("all is stored", || async { edge.get("/film").await.x_cache() == "HIT" }).await;
-    for path in files(folder.path()) {
+    for path in files_over(folder.path(), 4 * S) {
         let mut bytes = std::fs::read(&path).expect("read");
         let at = bytes.len() - 7 * S as usize + 100;
         bytes[at] ^= 1;

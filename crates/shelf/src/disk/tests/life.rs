@@ -395,11 +395,12 @@ fn every_policy_keeps_to_the_limit_and_what_it_refuses_leaves_nothing_behind() {
                 files.iter().map(|file| fs::metadata(file).expect("a file").len().div_ceil(4096) * 4096).sum();
             assert_eq!((files.len() as u64, size), (stats.entries, stats.bytes), "{policy:?}");
             // A growing entry finds room under every policy, or is told that it is gone.
-            let id = disk.create(&self::new("growing"), None, 8 * MIB);
             for number in 0..8 {
-                if let Ok(id) = id {
-                    let written = disk.write_slice(id, number, &[bytes(100 * KIB, 1)]);
+                if let Ok(id) = disk.create(&self::new(&format!("growing{number}")), None, 8 * MIB) {
+                    let written = disk.write_slice(id, 0, &[bytes(100 * KIB, 1)]);
                     assert!(matches!(written, Ok(()) | Err(WriteError::Gone)), "{policy:?}: {written:?}");
+                    let beyond = disk.write_slice(id, 1, &[bytes(1, 1)]);
+                    assert!(matches!(beyond, Err(WriteError::WrongSlice { .. } | WriteError::Gone)), "{beyond:?}");
                 }
             }
             assert!(disk.stats().folders[0].bytes <= 512 * KIB);
