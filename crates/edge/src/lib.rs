@@ -19,6 +19,7 @@ mod purges;
 mod reader;
 mod serve;
 mod shelved;
+mod sweep;
 mod sync;
 mod tiers_metrics;
 mod tools;
@@ -276,6 +277,7 @@ impl Edge {
         }
         let marks = Arc::clone(&node.marks);
         jobs.spawn(Arc::clone(&marks).keep(shutdown.clone()));
+        jobs.spawn(sweep::run(Arc::clone(&node), shutdown.clone()));
         let limits = node.config.limits.clone();
         let served = Arc::clone(&node);
         let service = net::service(move |request: Request<Incoming>| serve::serve(Arc::clone(&served), request));

@@ -32,6 +32,7 @@ use crate::pull::stored::{Page, PageKey};
 use crate::pull::zone::{PullZone, PullZones};
 use crate::pull::{Asked, PullState};
 use crate::purges::{At, Identity, Verdict};
+use crate::sweep::Sweeps;
 use crate::tools::ToolsState;
 
 /// Fetches from the origin at once; further ones wait.
@@ -220,6 +221,7 @@ pub(crate) struct Node {
     /// What memory would hit if it had another size.
     pub(crate) curve: Curve,
     pub(crate) tools: ToolsState,
+    pub(crate) sweeps: Sweeps,
     view: RwLock<Option<Arc<View>>>,
     store: Memory<Key, Item>,
     /// What has been purged.
@@ -247,6 +249,7 @@ impl Node {
                 Memory::<Key, Item>::ENTRY_BYTES + KEY_HEAP_BYTES + CURVE_OVERHEAD_BYTES,
             ),
             tools: ToolsState::default(),
+            sweeps: Sweeps::default(),
             pull: PullState::new(config.memory_bytes / INCOMING_SHARE),
             config,
             control,
@@ -276,8 +279,15 @@ impl Node {
         self.classes.configure(&view.snapshot.zones, |choice| self.store.class_for(choice));
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(view));
         if !zones.is_empty() {
-            self.marks.mark(PurgeTargets { zones, ..PurgeTargets::default() });
+            self.mark(PurgeTargets { zones, ..PurgeTargets::default() });
         }
+    }
+
+    /// Purges here, and returns the number of that.
+    pub(crate) fn mark(&self, targets: PurgeTargets) -> u64 {
+        let number = self.marks.mark(targets.clone());
+        self.sweeps.ask_for(&targets);
+        number
     }
 
     /// Whether there is no control.
@@ -395,6 +405,7 @@ impl Node {
     /// Begins anew at event `number` of a catalog: nothing stored before is found again.
     pub(crate) fn start_over(&self, catalog_id: &str, number: u64) {
         self.marks.start_over(catalog_id, number);
+        self.sweeps.ask();
         self.show_applied();
     }
 
@@ -407,6 +418,7 @@ impl Node {
     /// Applies an event. Once this returns, nothing that it names and that was fetched before is served as fresh.
     pub(crate) fn apply(&self, event: &Event) {
         self.marks.apply(event);
+        self.sweeps.ask_after(&event.change);
         self.show_applied();
         self.metrics.events.inc();
     }

@@ -280,3 +280,31 @@ async fn what_memory_refuses_is_served_from_disk() {
         hit(&edge, target, 1, S - 9).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_purge_of_much_has_named_leaves_the_disk_unasked() {
+    let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
+    let edge = front(&media, folder.path()).await;
+    let targets = |kind: &str| (0..150).map(|n| format!("/whole/{kind}{n}/700")).collect::<Vec<_>>();
+    let (purged, kept) = (targets("old"), targets("new"));
+    for target in purged.iter().chain(&kept).chain(&purged).chain(&kept) {
+        edge.get(target).await.bytes();
+    }
+    written(&edge, 300.0).await;
+    let purge: Method = "PURGE".parse().expect("method");
+    // A soft one leaves what is stale; one URL is not worth a sweep.
+    edge.ask(purge.clone(), "/whole/new", &[("littoral-purge", "prefix"), ("fastly-soft-purge", "1")]).await.bytes();
+    edge.ask(purge.clone(), &kept[0], &[]).await.bytes();
+    edge.ask(purge, "/whole/old", &[("littoral-purge", "prefix")]).await.bytes();
+    let sweeps = edge.metric("littoral_edge_disk_sweeps_total");
+    eventually("it is swept", || async { edge.metric("littoral_edge_disk_sweeps_total") > sweeps }).await;
+    assert_eq!(edge.metric("littoral_edge_disk_swept_total"), 151.0);
+    assert_eq!(edge.metric("littoral_edge_disk_entries"), 149.0);
+    let before = media.requests().len();
+    let stale = edge.get(&kept[1]).await;
+    assert_eq!(stale.x_cache(), "REVALIDATED");
+    assert_eq!((edge.get(&purged[0]).await.x_cache(), media.requests().len()), ("MISS", before + 2));
+    // What is asked for again comes to disk again.
+    edge.get(&purged[0]).await.bytes();
+    written(&edge, 301.0).await;
+}
