@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shelf::disk::{Disk, EntryId, KeyHash, ReadError, Reader};
+use shelf::{Curve, PolicyChoice};
 
 pub(crate) use crate::disk::looks::Looks;
 
@@ -29,6 +30,8 @@ const MAX_QUEUED_JOBS: usize = 8_192;
 const MAX_SURE_JOBS: usize = 65_536;
 /// Keys that the second-hit filter remembers in each of its two halves.
 const SEEN_KEYS: usize = 400_000;
+/// What a response takes on disk beside its body, in bytes, about: its head, and what is left of the last block.
+const CURVE_OVERHEAD_BYTES: u64 = 3 << 10;
 /// Bits of each half: with two bits for a key, one key in fifty is taken for another.
 const SEEN_BITS: usize = 1 << 22;
 
@@ -36,6 +39,8 @@ const SEEN_BITS: usize = 1 << 22;
 pub(crate) struct DiskTier {
     pub(crate) disk: Arc<Disk>,
     looks: Looks,
+    /// What it would hit if it had another size, of what memory does not answer.
+    pub(crate) curve: Curve,
     queue: Arc<Queue>,
     seen: Mutex<Seen>,
 }
@@ -45,11 +50,13 @@ impl DiskTier {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub(crate) fn new(disk: Arc<Disk>) -> std::io::Result<Self> {
+    pub(crate) fn new(disk: Arc<Disk>, choice: PolicyChoice) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::default());
         let (jobs, tier) = (Arc::clone(&queue), Arc::clone(&disk));
         std::thread::Builder::new().name("edge-disk".to_owned()).spawn(move || jobs.work(&tier))?;
-        Ok(Self { looks: Looks::new(Arc::clone(&disk)), disk, queue, seen: Mutex::new(Seen::default()) })
+        let limit_bytes = disk.stats().folders.iter().map(|folder| folder.limit_bytes).sum();
+        let curve = Curve::new(limit_bytes, choice, CURVE_OVERHEAD_BYTES);
+        Ok(Self { looks: Looks::new(Arc::clone(&disk)), curve, disk, queue, seen: Mutex::new(Seen::default()) })
     }
 
     /// See [`Looks::blocking`].
@@ -81,6 +88,11 @@ impl DiskTier {
     /// Whether a key was seen a short while ago; from now on it was.
     pub(crate) fn seen_before(&self, key: KeyHash) -> bool {
         lock(&self.seen).check(key)
+    }
+
+    /// The same, and changes nothing.
+    pub(crate) fn was_seen(&self, key: KeyHash) -> bool {
+        lock(&self.seen).has(key)
     }
 
     /// Waits until everything in the line is written, and says goodbye to the disk. Blocks.
@@ -187,12 +199,17 @@ impl Default for Seen {
 }
 
 impl Seen {
+    fn places(key: KeyHash) -> [(usize, u64); 2] {
+        [key.0 as usize, (key.0 >> 64) as usize].map(|hash| (hash / 64 % (SEEN_BITS / 64), 1 << (hash % 64)))
+    }
+
+    fn has(&self, key: KeyHash) -> bool {
+        has_all(&self.newer, Self::places(key)) || has_all(&self.older, Self::places(key))
+    }
+
     fn check(&mut self, key: KeyHash) -> bool {
-        let places =
-            [key.0 as usize, (key.0 >> 64) as usize].map(|hash| (hash / 64 % (SEEN_BITS / 64), 1 << (hash % 64)));
-        let has = |bits: &[u64]| places.iter().all(|(at, bit)| bits.get(*at).is_some_and(|word| word & bit != 0));
-        let seen = has(&self.newer) || has(&self.older);
-        if !has(&self.newer) {
+        let (places, seen) = (Self::places(key), self.has(key));
+        if !has_all(&self.newer, places) {
             if self.keys == SEEN_KEYS {
                 std::mem::swap(&mut self.newer, &mut self.older);
                 self.newer.fill(0);
@@ -207,6 +224,10 @@ impl Seen {
         }
         seen
     }
+}
+
+fn has_all(bits: &[u64], places: [(usize, u64); 2]) -> bool {
+    places.iter().all(|(at, bit)| bits.get(*at).is_some_and(|word| word & bit != 0))
 }
 
 /// Where on disk something lies. Shared by everything that has the same bytes there.

@@ -111,7 +111,7 @@ impl CacheConfig {
         }
         let (folders, faults) = (self.folders.clone(), Arc::clone(&self.faults));
         let disk = Disk::open(DiskConfig { folders, choice: self.policy, clock: Arc::clone(clock), faults })?;
-        disk::DiskTier::new(disk).map(Some).map_err(|error| EdgeError::Thread { error })
+        disk::DiskTier::new(disk, self.policy).map(Some).map_err(|error| EdgeError::Thread { error })
     }
 }
 

@@ -43,7 +43,7 @@ use tokio::sync::oneshot;
 
 use crate::flights::Flights;
 use crate::marks::Began;
-use crate::node::{Link, Node};
+use crate::node::{Found, Link, Node};
 use crate::pull::answer::Told;
 pub(crate) use crate::pull::asked::Asked;
 use crate::pull::by_range::Origin;
@@ -177,7 +177,7 @@ pub(crate) async fn serve(node: &Arc<Node>, zone: &Arc<PullZone>, mut parts: Par
                 asked: Arc::new(asked),
                 started,
                 informational: parts.extensions.remove::<Informational>().map(relay),
-                in_memory: false,
+                found: Found::default(),
             };
             let on_upgrade = parts.extensions.remove::<net::OnUpgrade>().filter(|_| visit.asked.upgrade.is_some());
             let tunnel = match on_upgrade.map(|on_upgrade| (on_upgrade, Arc::clone(&zone.tunnels).try_acquire_owned()))
@@ -216,8 +216,8 @@ struct Visit {
     asked: Arc<Asked>,
     started: Instant,
     informational: Option<OnInformational>,
-    /// Memory had something under its key when it came.
-    in_memory: bool,
+    /// Where its page was when it came.
+    found: Found,
 }
 
 impl Visit {
@@ -226,9 +226,11 @@ impl Visit {
         let key = self.node.page_key(&self.zone, &self.asked);
         let mut from_disk = None;
         if self.asked.is_read() {
-            self.in_memory = self.node.use_page(&key).is_some_and(|page| !page.variants.is_empty());
-            if !self.in_memory {
+            self.found.in_memory = self.node.use_page(&key).is_some_and(|page| !page.variants.is_empty());
+            if !self.found.in_memory {
                 from_disk = self.node.find_page(&key).await;
+                self.found.on_disk = from_disk.as_ref().is_some_and(|page| !page.variants.is_empty());
+                self.found.seen = self.node.disk.as_ref().is_some_and(|tier| tier.was_seen(key.on_disk().0));
             }
         }
         let mut body = self.asked.has_body.then_some(body);
@@ -484,8 +486,8 @@ impl Visit {
             Ok(response) => {
                 let mut response = response?;
                 self.finish(&mut response, Some(variant), told);
-                if self.asked.method == Method::GET && (self.in_memory || told.stored || told.forward.is_none()) {
-                    self.node.count_use(key, variant.length.unwrap_or(0), self.in_memory);
+                if self.asked.method == Method::GET && (self.found.in_memory || told.stored || told.forward.is_none()) {
+                    self.node.count_use(key, variant, self.found);
                 }
                 Some(response)
             }

@@ -22,6 +22,7 @@ pub(super) fn of(node: &Node) -> CacheStats {
             open_files: stats.open_files as u64,
             eviction: policy.policy.to_string(),
             objective: policy.objective.to_string(),
+            curve: curve(&tier.curve),
             folders: stats.folders.into_iter().map(folder).collect(),
         }
     });
@@ -40,19 +41,19 @@ pub(super) fn of(node: &Node) -> CacheStats {
             eviction: policy.policy.to_string(),
             objective: policy.objective.to_string(),
             classes: node.classes.named().into_iter().map(class).collect(),
-            curve: node
-                .curve
-                .ratios()
-                .iter()
-                .map(|point| CurvePoint {
-                    factor: point.factor,
-                    requests: point.request_hit_ratio,
-                    bytes: point.byte_hit_ratio,
-                })
-                .collect(),
+            curve: curve(&node.curve),
         },
         disk,
     }
+}
+
+fn curve(curve: &shelf::Curve) -> Vec<CurvePoint> {
+    let point = |point: &shelf::CurvePoint| CurvePoint {
+        factor: point.factor,
+        requests: point.request_hit_ratio,
+        bytes: point.byte_hit_ratio,
+    };
+    curve.ratios().iter().map(point).collect()
 }
 
 fn folder(stats: FolderStats) -> DiskFolderStats {
