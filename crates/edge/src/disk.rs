@@ -341,6 +341,7 @@ impl DiskTier {
                 match error {
                     ReadError::Absent => opened.0 = reader,
                     ReadError::Gone => drop(place.lost(entry)),
+                    ReadError::Silent => {} // said when it fell silent
                     ReadError::Corrupt(flaw) => {
                         tracing::warn!(index, %flaw, "a slice on disk was damaged; it is fetched again")
                     }

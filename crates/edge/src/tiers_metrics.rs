@@ -102,7 +102,7 @@ fn disk(page: &mut Writer<'_, '_>) -> fmt::Result {
     let up = "1 when the folder can be used, for `use` reading or writing";
     page.gauge("disk_folder_state", up, None, |seen| {
         let states = each_folder(seen).flat_map(|(label, folder)| {
-            let read = !matches!(folder.state, FolderState::Gone(_));
+            let read = !matches!(folder.state, FolderState::Gone(_) | FolderState::Silent(_));
             let write = matches!(folder.state, FolderState::Ok);
             let state = |what: &str, up: bool| (vec![label.clone(), ("use", what.to_owned())], u64::from(up));
             [state("reading", read), state("writing", write)]
@@ -127,6 +127,8 @@ fn disk(page: &mut Writer<'_, '_>) -> fmt::Result {
     page.counter("disk_reads", "Slices read and verified", folder(|folder| folder.reads))?;
     page.counter("disk_read_bytes", "Bytes of slices read", folder(|folder| folder.read_bytes))?;
     page.counter("disk_read_errors", "Reads that the file system failed", folder(|folder| folder.read_errors))?;
+    let slow = "Times that a request went on without a folder because that took too long";
+    page.counter("disk_timeouts", slow, folder(|folder| folder.timeouts))?;
     page.counter("disk_corrupt", "What was found damaged, dropped and is fetched again, by kind", |seen| {
         let kinds = each_folder(seen).flat_map(|(label, folder)| {
             folder

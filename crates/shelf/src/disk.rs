@@ -249,7 +249,7 @@ impl Disk {
     /// then [`Self::is_scanned`] says no, and [`Self::seek`] looks.
     pub fn find(&self, key_hash: KeyHash) -> Vec<EntryId> {
         let mut found = Vec::new();
-        for (number, folder) in self.folders.iter().enumerate() {
+        for (number, folder) in self.folders.iter().enumerate().filter(|(_, folder)| !folder.is_silent()) {
             let index = folder.index();
             found.extend(index.find(key_hash).map(|(slot, record)| {
                 (record.stored_ms, EntryId { slot, folder: number as u16, nonce: record.nonce })
@@ -291,6 +291,12 @@ impl Disk {
     pub fn head_and_first(&self, id: EntryId) -> Result<(Head, Bytes), ReadError> {
         let read = self.handle(id).and_then(|handle| Ok((self.head_of(&handle), self.slice_of(&handle, 0)?)));
         self.counted(read)
+    }
+
+    /// Somebody has waited for this tier for longer than is any use, and has given up. A folder that brings nothing to an end
+    /// while that happens a few times is not asked any more until it answers. Memory only.
+    pub fn gave_up(&self) {
+        self.folders.iter().for_each(Folder::strike);
     }
 
     /// Counts a use of an entry, for the policy. Memory only.

@@ -1,5 +1,7 @@
 //! Looks into files: on threads that may block, a bounded number at once, and with a bounded patience.
 //!
+//! A folder that lets several in a row run out of patience is out of use until it answers ([`Disk::gave_up`]).
+//!
 //! It has no lock of its own. What has begun goes on to its end, however long that takes, and holds its place meanwhile.
 
 use std::sync::Arc;
@@ -31,7 +33,7 @@ impl Looks {
         T: Send + 'static,
         F: FnOnce(&Arc<Disk>) -> T + Send + 'static,
     {
-        let (places, disk) = (Arc::clone(&self.places), Arc::clone(&self.disk));
+        let (places, disk, waited_for) = (Arc::clone(&self.places), Arc::clone(&self.disk), Arc::clone(&self.disk));
         let done = async move {
             let place = places.acquire_owned().await.ok()?;
             let work = move || {
@@ -40,6 +42,7 @@ impl Looks {
             };
             tokio::task::spawn_blocking(work).await.ok()
         };
-        tokio::time::timeout(Duration::from_millis(PATIENCE_MS), done).await.ok().flatten()
+        let waited = tokio::time::timeout(Duration::from_millis(PATIENCE_MS), done).await;
+        waited.inspect_err(|_| waited_for.gave_up()).ok().flatten()
     }
 }

@@ -60,7 +60,7 @@ fn folder(stats: FolderStats) -> DiskFolderStats {
     let (state, reason) = match stats.state {
         FolderState::Ok => (DiskFolderState::Ok, None),
         FolderState::ReadOnly(why) => (DiskFolderState::ReadOnly, Some(why)),
-        FolderState::Gone(why) => (DiskFolderState::Gone, Some(why)),
+        FolderState::Gone(why) | FolderState::Silent(why) => (DiskFolderState::Gone, Some(why)),
     };
     DiskFolderStats {
         path: stats.path.to_string_lossy().into_owned(),

@@ -41,6 +41,9 @@ pub enum ReadError {
     /// [`MAX_OPEN_FILES`] are open.
     #[error("{MAX_OPEN_FILES} files are open already")]
     Busy,
+    /// The folder does not answer, and is not asked until it does. The entry stays.
+    #[error("the cache folder does not answer")]
+    Silent,
     /// The file system failed. The entry stays.
     #[error("cannot read from disk: {0}")]
     Io(io::Error),
@@ -224,6 +227,9 @@ impl Disk {
     /// The file of an entry, opened and its head proved.
     pub(crate) fn handle(&self, id: EntryId) -> Result<Arc<Handle>, ReadError> {
         let folder = self.folder(id).ok_or(ReadError::Gone)?;
+        if folder.is_silent() {
+            return Err(ReadError::Silent);
+        }
         let record = *folder.index().get(id.slot, id.nonce).ok_or(ReadError::Gone)?;
         let name = record.name();
         if let Some(handle) = self.handles.get(&name) {
@@ -324,6 +330,9 @@ impl Disk {
     pub(crate) fn slice_of(&self, handle: &Handle, number: u32) -> Result<Bytes, ReadError> {
         let folder = self.folder(handle.id).ok_or(ReadError::Gone)?;
         let mut seen = None;
+        if folder.is_silent() {
+            return Err(ReadError::Silent);
+        }
         if handle.header.length == Some(0) && number == 0 {
             return Ok(Bytes::new());
         }

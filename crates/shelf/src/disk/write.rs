@@ -445,7 +445,7 @@ impl From<ReadError> for WriteError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Io(error) => Self::Io(error),
-            ReadError::Busy => Self::OutOfUse,
+            ReadError::Busy | ReadError::Silent => Self::OutOfUse,
             ReadError::Absent | ReadError::Gone | ReadError::Corrupt(_) => Self::Gone,
         }
     }

@@ -128,7 +128,7 @@ async fn several_ranges_cost_their_slices_and_are_stored() {
     }
     expected.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
     let trim = |bytes: &[u8]| bytes.trim_ascii().to_vec();
-    assert!(trim(&answer.bytes()) == trim(&expected));
+    assert!(trim(answer.bytes()) == trim(&expected));
     rests(&media).await;
     assert!(media.sent() - before <= 9 * S, "{:?}", asked(&media));
     let fetches = media.requests().len();

@@ -308,3 +308,39 @@ async fn what_a_purge_of_much_has_named_leaves_the_disk_unasked() {
     edge.get(&purged[0]).await.bytes();
     written(&edge, 301.0).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_hangs_costs_a_few_requests_and_then_nobody_until_it_answers() {
+    use edge::shelf::disk::{Failure, Operation, Rule};
+    let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
+    let edge = front(&media, folder.path()).await;
+    let targets: Vec<String> = (0..30).map(|n| format!("/whole/a{n}/700")).collect();
+    for target in targets.iter().chain(&targets) {
+        edge.get(target).await.bytes();
+    }
+    written(&edge, 30.0).await;
+    edge.stop().await;
+    let settings = FrontSettings::with_disk(&media.url, folder.path());
+    let faults = std::sync::Arc::clone(&settings.cache.faults);
+    let edge = Front::start(settings).await;
+    hit(&edge, &targets[0], 1, 700).await;
+    eventually("it is scanned", || async { edge.metric("littoral_edge_disk_scanned_ratio") == 1.0 }).await;
+    let (operation, failure) = (Some(Operation::Open), Failure::Hang);
+    faults.add(Rule { operation, folder: None, failure, after: 0, times: u32::MAX });
+    let first = targets[1..5].iter().map(|target| edge.get(target));
+    for answer in futures_util::future::join_all(first).await {
+        assert_eq!(answer.bytes().len(), 700);
+    }
+    let waited = edge.metric("littoral_edge_disk_timeouts_total");
+    assert!((3.0..=4.0).contains(&waited), "{waited}");
+    assert_eq!(edge.metric("littoral_edge_disk_folder_state"), 0.0, "neither for reading nor for writing");
+    for target in &targets[5..25] {
+        assert_eq!(edge.get(target).await.x_cache(), "MISS");
+    }
+    assert_eq!(edge.metric("littoral_edge_disk_timeouts_total"), waited, "nobody else has waited for it");
+    faults.clear();
+    eventually("it is in use again", || async { edge.metric("littoral_edge_disk_folder_state") == 2.0 }).await;
+    let asked = media.requests().len();
+    hit(&edge, &targets[25], 1, 700).await;
+    assert_eq!(media.requests().len(), asked);
+}
