@@ -18,7 +18,8 @@ use net::Body;
 
 use crate::node::Node;
 use crate::pull::asked::Asked;
-use crate::pull::fetch::{judge_for, read_content_range};
+use crate::pull::fetch::judge_for;
+use crate::pull::partial::read_content_range;
 use crate::pull::runs::{Begun, Handling, pump};
 use crate::pull::sliced::CHANGED;
 use crate::pull::stored::{PageKey, Variant};

@@ -77,7 +77,7 @@ pub(crate) async fn explain(node: &Arc<Node>, zone: &Arc<PullZone>, parts: &Part
         found: Found::default(),
     };
     let key = node.page_key(zone, &visit.asked);
-    let from_disk = node.find_page(&key).await;
+    let from_disk = node.look_at_page(&key).await;
     let decision = visit.decide(&key, from_disk, link != Link::CatchingUp, &mut trace);
     let outcome = told(&decision, &mut trace);
     trace.step("purges", || {

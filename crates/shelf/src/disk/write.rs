@@ -258,7 +258,7 @@ impl Disk {
             body_digest: 0,
             key: new.key.clone(),
             meta: new.meta.clone(),
-            head_bytes: Header::room(&new.key, &new.meta),
+            head_bytes: Header::room(&new.key, &new.meta, places),
         }
     }
 

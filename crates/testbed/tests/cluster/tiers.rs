@@ -259,29 +259,6 @@ async fn a_disk_that_fails_stops_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_memory_refuses_is_served_from_disk() {
-    let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
-    let mut settings = FrontSettings::with_disk(&media.url, folder.path());
-    settings.memory_bytes = 16 << 20;
-    let edge = Front::start(settings).await;
-    // What memory likes best fills it: asked for often, and small.
-    for _ in 0..4 {
-        for n in 0..40 {
-            edge.get(&format!("/whole/hot{n}/{}", S / 2)).await.bytes();
-        }
-    }
-    let targets: Vec<String> = (0..20).map(|n| format!("/whole/cold{n}/{}", S - 9)).collect();
-    for target in targets.iter().chain(&targets) {
-        edge.get(target).await.bytes();
-    }
-    for target in &targets {
-        // Written behind the second answer, and then there for whoever asks.
-        eventually("it is a hit", || async { edge.get(target).await.x_cache() == "HIT" }).await;
-        hit(&edge, target, 1, S - 9).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_purge_of_much_has_named_leaves_the_disk_unasked() {
     let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
     let edge = front(&media, folder.path()).await;
@@ -343,4 +320,48 @@ async fn a_disk_that_hangs_costs_a_few_requests_and_then_nobody_until_it_answers
     let asked = media.requests().len();
     hit(&edge, &targets[25], 1, 700).await;
     assert_eq!(media.requests().len(), asked);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_body_stays_when_its_head_grows() {
+    let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
+    media.cache_control("max-age=10");
+    let edge = front(&media, folder.path()).await;
+    let target = format!("/whole/film/{}", 3 * S);
+    eventually("all is stored", || async { edge.get(&target).await.x_cache() == "HIT" }).await;
+    let asked = media.requests().len();
+    let old = Duration::from_secs(20);
+    edge.advance(old);
+    media.advance(20);
+    media.cache_control(&format!("max-age=86400, x=\"{}\"", "y".repeat(6_000)));
+    assert_eq!(edge.get(&target).await.x_cache(), "REVALIDATED");
+    hit(&edge, &target, 1, 3 * S).await;
+    edge.stop().await;
+    let edge = front(&media, folder.path()).await;
+    edge.advance(old);
+    hit(&edge, &target, 1, 3 * S).await;
+    assert_eq!(media.requests().len(), asked + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn to_explain_is_no_use_of_what_is_explained() {
+    let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
+    let edge = front(&media, folder.path()).await;
+    for _ in 0..2 {
+        edge.get("/whole/a/700").await.bytes();
+    }
+    written(&edge, 1.0).await;
+    edge.stop().await;
+    let edge = front(&media, folder.path()).await;
+    let body = serde_json::json!({ "url": "http://site.example/whole/a/700" }).to_string();
+    let request = http::Request::post(format!("{}/-/explain", edge.url)).header("host", "site.example");
+    let request = request.header("content-type", "application/json").body(net::Body::full(body)).expect("a request");
+    let answer = net::HttpClient::new(net::ClientLimits::default()).send(request).await.expect("an answer");
+    let told = net::read_to_end(answer.into_body(), 1 << 20).await.expect("a body");
+    let told: serde_json::Value = serde_json::from_slice(&told).expect("JSON");
+    // Decided with what lies on disk, though memory has nothing of it: the same goes for serving what memory refuses.
+    assert_eq!(told["outcome"], "hit", "{told}");
+    assert_eq!(edge.metric("littoral_edge_entries"), 0.0, "memory is as it was");
+    let (_, listed) = edge.tool("/front/list", Some(serde_json::json!({ "limit": 10 }))).await;
+    assert_eq!(listed["entries"].as_array().map(Vec::len), Some(1), "{listed}");
 }

@@ -239,7 +239,7 @@ fn a_damaged_slice_on_a_read_only_file_system_takes_its_entry_with_it() {
     let disk = bench.open();
     let id = store(&disk, &new("a"), &bytes(2 * MIB, 1)).expect("stored");
     let file = fs::File::options().write(true).open(&entry_files(&bench.path(0))[0]).expect("open");
-    file.write_all_at(b"xyz", 4096 + MIB).expect("damaged");
+    file.write_all_at(b"xyz", 12_288 + MIB).expect("damaged");
     bench.faults.add(rule(Operation::Write, Failure::ReadOnly, ALWAYS));
     bench.faults.add(rule(Operation::Remove, Failure::ReadOnly, ALWAYS));
     assert!(matches!(disk.slice(id, 1), Err(ReadError::Corrupt(Flaw::Slice))));
