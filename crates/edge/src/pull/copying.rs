@@ -99,8 +99,13 @@ impl Copying {
     }
 
     fn let_go(&self) {
+        // Purged, replaced or evicted while it grew: that says nothing about the next response.
+        let left = self.spool.is_some() && self.variant.on_disk.entry().is_none();
         self.forget();
         self.growing.let_go();
+        if left {
+            return;
+        }
         let pass = Pass { until_ms: self.node.now_ms() + HIT_FOR_MISS_MS, why: NotStorable::TooLarge };
         self.node.change_page(&self.key, |page| page.pass = Some(pass));
     }

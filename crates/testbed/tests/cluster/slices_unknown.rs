@@ -82,6 +82,27 @@ async fn who_comes_later_reads_the_beginning_from_disk_and_follows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_purged_while_it_grows_is_read_to_its_end_and_the_next_is_stored() {
+    let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
+    let length = 20 * S;
+    let target = format!("/chunked/film/{length}");
+    let front = small_front(&media.url, folder.path()).await;
+    media.allow(12 * S);
+    let mut first = front.open(Method::GET, &target, &[]).await.into_body();
+    let mut read = take(&mut first, 11 * S).await;
+    front.ask("PURGE".parse().expect("method"), &target, &[]).await;
+    media.change();
+    media.allow(u64::MAX);
+    let (next, rest) = tokio::join!(front.get(&target), take(&mut first, u64::MAX));
+    read.extend(rest);
+    assert!(read == content(&target, 1, 0..length));
+    assert!(*next.bytes() == content(&target, 2, 0..length));
+    assert!(hit_range(&front, &target, 19 * S, 20 * S).await == content(&target, 2, 19 * S..20 * S));
+    assert_eq!(media.requests().len(), 2);
+    eventually("one of them is on disk", || async { files_over(folder.path(), 4 * S).len() == 1 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_breaks_off_is_never_stored() {
     let folder = tempfile::tempdir().expect("folder");
     let url = scripted(|asked, stream| {
