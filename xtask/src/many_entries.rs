@@ -3,6 +3,7 @@
 //! The files are made by the tier's own writer; an edge that is started on their folder does not know their keys, but indexes
 //! them like its own. Among them is one object that it has brought to disk itself: that is the first hit.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ const LIMIT_BYTES: u64 = 64 << 30;
 /// Longest wait for anything, in milliseconds.
 const LIMIT_MS: u64 = 300_000;
 const WRITERS: u64 = 2;
+/// The part of the entries that the old snapshot does not have: one in so many.
+const LATE_PART: u64 = 10;
 
 /// What a start took.
 pub(crate) struct Start {
@@ -31,8 +34,9 @@ pub(crate) struct Start {
     pub(crate) resident_bytes: u64,
 }
 
-/// Without entries, then with so many: after an orderly end, and after a kill with no snapshot.
-pub(crate) async fn run(binary: &Path, folder: &Path, entries: u64) -> Result<[(&'static str, Start); 3], Failed> {
+/// Without entries, then with so many: after an orderly end, after a kill with a snapshot that lacks the last tenth, and after
+/// a kill with none.
+pub(crate) async fn run(binary: &Path, folder: &Path, entries: u64) -> Result<[(&'static str, Start); 4], Failed> {
     let world = World::start(&[2_000]).await?;
     let setup = Setup {
         binary: binary.to_owned(),
@@ -53,15 +57,32 @@ pub(crate) async fn run(binary: &Path, folder: &Path, entries: u64) -> Result<[(
     let empty = watch(&edge).await?;
     edge.stop()?;
     let tier = setup.files();
-    tokio::task::spawn_blocking(move || fill(&tier, entries)).await.map_err(|error| Failed(error.to_string()))??;
+    let (index, old) = (tier.join("index"), folder.join("old-index"));
+    let kept = old.clone();
+    let filled = tokio::task::spawn_blocking(move || {
+        let most = entries - entries / LATE_PART;
+        fill(&tier, 0..most)?;
+        std::fs::copy(tier.join("index"), kept)?;
+        fill(&tier, most..entries)
+    });
+    filled.await.map_err(|error| Failed(error.to_string()))??;
     let edge = setup.start(&log)?;
     let warm = watch(&edge).await?;
     edge.kill()?;
-    std::fs::remove_file(setup.files().join("index"))?;
+    std::fs::rename(&old, &index)?;
+    let edge = setup.start(&log)?;
+    let late = watch(&edge).await?;
+    edge.kill()?;
+    std::fs::remove_file(&index)?;
     let edge = setup.start(&log)?;
     let cold = watch(&edge).await?;
     edge.kill()?;
-    Ok([("no entries", empty), ("with a snapshot", warm), ("kill -9, no snapshot", cold)])
+    Ok([
+        ("no entries", empty),
+        ("with a snapshot", warm),
+        ("kill -9, a snapshot without the last tenth", late),
+        ("kill -9, no snapshot", cold),
+    ])
 }
 
 async fn watch(edge: &Edge) -> Result<Start, Failed> {
@@ -88,7 +109,7 @@ fn within_limit(begun: Instant) -> Result<(), Failed> {
 }
 
 /// Writes entries, and ends as a tier that is closed does.
-fn fill(tier: &Path, entries: u64) -> Result<(), Failed> {
+fn fill(tier: &Path, numbers: Range<u64>) -> Result<(), Failed> {
     let disk = Disk::open(DiskConfig {
         folders: vec![FolderConfig { path: tier.to_owned(), limit_bytes: LIMIT_BYTES }],
         choice: PolicyChoice::default(),
@@ -96,9 +117,9 @@ fn fill(tier: &Path, entries: u64) -> Result<(), Failed> {
         faults: Arc::default(),
     })?;
     let write = |writer: u64| {
-        let mut random = fastrand::Rng::with_seed(writer);
+        let mut random = fastrand::Rng::with_seed(numbers.start + writer);
         let body = [Bytes::from_static(&[7; 1_000])];
-        for number in (writer..entries).step_by(WRITERS as usize) {
+        for number in (numbers.start + writer..numbers.end).step_by(WRITERS as usize) {
             let (key_hash, key) = (KeyHash(random.u128(..)), Bytes::from(format!("bench\0{number}")));
             let new = New { key_hash, key, meta: Bytes::new(), stamp: [0; STAMP_BYTES], expires_s: None };
             disk.write(&new, &body)?;

@@ -360,6 +360,9 @@ pub struct DiskStats {
     pub eviction: String,
     /// What that aims at.
     pub objective: String,
+    /// What it would be at other sizes, of what memory does not answer.
+    #[serde(default)]
+    pub curve: Vec<CurvePoint>,
     /// Each folder.
     pub folders: Vec<DiskFolderStats>,
 }

@@ -4,7 +4,9 @@
 //! for as long as that has room; what memory evicts is not written. Everything on disk stands under a key that holds the
 //! era, so that nothing of another catalog is found, and, for pages, the fingerprint of the zone's policy.
 //!
-//! Every look into files runs on a thread that may block, at most [`MAX_READS`] at once.
+//! Every look into files goes through [`Looks`].
+
+mod looks;
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -14,12 +16,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shelf::disk::{Disk, EntryId, KeyHash, ReadError, Reader};
-use tokio::sync::Semaphore;
+use shelf::{Curve, PolicyChoice};
 
-/// Looks into files at once; further ones wait.
-const MAX_READS: usize = 128;
-/// How long a look into a file may take before the request goes on without, in milliseconds.
-const PATIENCE_MS: u64 = 2_000;
+pub(crate) use crate::disk::looks::Looks;
+
 /// How long what the disk has refused is not offered again, in milliseconds.
 const REFUSED_MS: u64 = 10_000;
 /// Bytes of bodies that wait to be written; what would be more is not written.
@@ -30,13 +30,17 @@ const MAX_QUEUED_JOBS: usize = 8_192;
 const MAX_SURE_JOBS: usize = 65_536;
 /// Keys that the second-hit filter remembers in each of its two halves.
 const SEEN_KEYS: usize = 400_000;
+/// What a response takes on disk beside its body, in bytes, about: its head, and what is left of the last block.
+const CURVE_OVERHEAD_BYTES: u64 = 3 << 10;
 /// Bits of each half: with two bits for a key, one key in fifty is taken for another.
 const SEEN_BITS: usize = 1 << 22;
 
 /// The disk tier of an edge.
 pub(crate) struct DiskTier {
     pub(crate) disk: Arc<Disk>,
-    reads: Arc<Semaphore>,
+    looks: Looks,
+    /// What it would hit if it had another size, of what memory does not answer.
+    pub(crate) curve: Curve,
     queue: Arc<Queue>,
     seen: Mutex<Seen>,
 }
@@ -46,29 +50,27 @@ impl DiskTier {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub(crate) fn new(disk: Arc<Disk>) -> std::io::Result<Self> {
+    pub(crate) fn new(disk: Arc<Disk>, choice: PolicyChoice) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::default());
         let (jobs, tier) = (Arc::clone(&queue), Arc::clone(&disk));
         std::thread::Builder::new().name("edge-disk".to_owned()).spawn(move || jobs.work(&tier))?;
-        Ok(Self { disk, reads: Arc::new(Semaphore::new(MAX_READS)), queue, seen: Mutex::new(Seen::default()) })
+        let limit_bytes = disk.stats().folders.iter().map(|folder| folder.limit_bytes).sum();
+        let curve = Curve::new(limit_bytes, choice, CURVE_OVERHEAD_BYTES);
+        Ok(Self { looks: Looks::new(Arc::clone(&disk)), curve, disk, queue, seen: Mutex::new(Seen::default()) })
     }
 
-    /// Runs something that blocks, with the disk. Nothing: it takes too long, as on a disk that hangs. What has begun goes on.
+    /// See [`Looks::blocking`].
     pub(crate) async fn blocking<T, F>(&self, work: F) -> Option<T>
     where
         T: Send + 'static,
         F: FnOnce(&Arc<Disk>) -> T + Send + 'static,
     {
-        let (reads, disk) = (Arc::clone(&self.reads), Arc::clone(&self.disk));
-        let done = async move {
-            let place = reads.acquire_owned().await.ok()?;
-            let work = move || {
-                let _place = place; // for as long as it really takes
-                work(&disk)
-            };
-            tokio::task::spawn_blocking(work).await.ok()
-        };
-        tokio::time::timeout(Duration::from_millis(PATIENCE_MS), done).await.ok().flatten()
+        self.looks.blocking(work).await
+    }
+
+    /// The way to the disk, for what outlives a request.
+    pub(crate) fn looks(&self) -> Looks {
+        self.looks.clone()
     }
 
     /// Writes later, if there is room in the line for so many bytes. False: it is not going to be written.
@@ -86,6 +88,11 @@ impl DiskTier {
     /// Whether a key was seen a short while ago; from now on it was.
     pub(crate) fn seen_before(&self, key: KeyHash) -> bool {
         lock(&self.seen).check(key)
+    }
+
+    /// The same, and changes nothing.
+    pub(crate) fn was_seen(&self, key: KeyHash) -> bool {
+        lock(&self.seen).has(key)
     }
 
     /// Waits until everything in the line is written, and says goodbye to the disk. Blocks.
@@ -192,12 +199,17 @@ impl Default for Seen {
 }
 
 impl Seen {
+    fn places(key: KeyHash) -> [(usize, u64); 2] {
+        [key.0 as usize, (key.0 >> 64) as usize].map(|hash| (hash / 64 % (SEEN_BITS / 64), 1 << (hash % 64)))
+    }
+
+    fn has(&self, key: KeyHash) -> bool {
+        has_all(&self.newer, Self::places(key)) || has_all(&self.older, Self::places(key))
+    }
+
     fn check(&mut self, key: KeyHash) -> bool {
-        let places =
-            [key.0 as usize, (key.0 >> 64) as usize].map(|hash| (hash / 64 % (SEEN_BITS / 64), 1 << (hash % 64)));
-        let has = |bits: &[u64]| places.iter().all(|(at, bit)| bits.get(*at).is_some_and(|word| word & bit != 0));
-        let seen = has(&self.newer) || has(&self.older);
-        if !has(&self.newer) {
+        let (places, seen) = (Self::places(key), self.has(key));
+        if !has_all(&self.newer, places) {
             if self.keys == SEEN_KEYS {
                 std::mem::swap(&mut self.newer, &mut self.older);
                 self.newer.fill(0);
@@ -212,6 +224,10 @@ impl Seen {
         }
         seen
     }
+}
+
+fn has_all(bits: &[u64], places: [(usize, u64); 2]) -> bool {
+    places.iter().all(|(at, bit)| bits.get(*at).is_some_and(|word| word & bit != 0))
 }
 
 /// Where on disk something lies. Shared by everything that has the same bytes there.
@@ -325,6 +341,7 @@ impl DiskTier {
                 match error {
                     ReadError::Absent => opened.0 = reader,
                     ReadError::Gone => drop(place.lost(entry)),
+                    ReadError::Silent => {} // said when it fell silent
                     ReadError::Corrupt(flaw) => {
                         tracing::warn!(index, %flaw, "a slice on disk was damaged; it is fetched again")
                     }

@@ -21,6 +21,7 @@ mod purges;
 mod reader;
 mod serve;
 mod shelved;
+mod sweep;
 mod sync;
 mod tiers_metrics;
 mod tools;
@@ -117,7 +118,7 @@ impl CacheConfig {
         }
         let (folders, faults) = (self.folders.clone(), Arc::clone(&self.faults));
         let disk = Disk::open(DiskConfig { folders, choice: self.policy, clock: Arc::clone(clock), faults })?;
-        disk::DiskTier::new(disk).map(Some).map_err(|error| EdgeError::Thread { error })
+        disk::DiskTier::new(disk, self.policy).map(Some).map_err(|error| EdgeError::Thread { error })
     }
 }
 
@@ -312,6 +313,7 @@ impl Edge {
         }
         let marks = Arc::clone(&node.marks);
         jobs.spawn(Arc::clone(&marks).keep(shutdown.clone()));
+        jobs.spawn(sweep::run(Arc::clone(&node), shutdown.clone()));
         let limits = node.config.limits.clone();
         let served = Arc::clone(&node);
         let service = net::service(move |request: Request<Incoming>| serve::serve(Arc::clone(&served), request));

@@ -45,6 +45,8 @@ pub struct EdgeMetrics {
     tags_left_out: Family<NodeLabel, Counter>,
     corrupt: Family<NodeLabel, Counter>,
     disk_writes: Family<OutcomeLabels, Counter>,
+    sweeps: Family<NodeLabel, Counter>,
+    swept: Family<NodeLabel, Counter>,
     reconnects: Family<NodeLabel, Counter>,
     events: Family<NodeLabel, Counter>,
     applied: Family<NodeLabel, Gauge>,
@@ -73,6 +75,8 @@ impl EdgeMetrics {
             tags_left_out: Family::default(),
             corrupt: Family::default(),
             disk_writes: Family::default(),
+            sweeps: Family::default(),
+            swept: Family::default(),
             reconnects: Family::default(),
             events: Family::default(),
             applied: Family::default(),
@@ -102,6 +106,8 @@ impl EdgeMetrics {
             "Entries brought to the disk tier by how that ended",
             metrics.disk_writes.clone(),
         );
+        r.register("disk_sweeps", "Times that the disk was searched for what was purged", metrics.sweeps.clone());
+        r.register("disk_swept", "Entries on disk that were removed because they were purged", metrics.swept.clone());
         r.register("reconnects", "Times that the event stream was opened", metrics.reconnects.clone());
         r.register("events", "Events applied", metrics.events.clone());
         r.register("applied_event", "Number of the newest event applied", metrics.applied.clone());
@@ -146,6 +152,8 @@ impl EdgeMetrics {
             corrupt_slices: self.corrupt.get_or_create_owned(&label),
             disk_admitted: outcomes(&self.disk_writes, "ok"),
             disk_not_admitted: outcomes(&self.disk_writes, "failed"),
+            sweeps: self.sweeps.get_or_create_owned(&label),
+            swept: self.swept.get_or_create_owned(&label),
             reconnects: self.reconnects.get_or_create_owned(&label),
             events: self.events.get_or_create_owned(&label),
             applied_event: self.applied.get_or_create_owned(&label),
@@ -179,6 +187,8 @@ pub(crate) struct NodeMetrics {
     pub(crate) corrupt_slices: Counter,
     pub(crate) disk_admitted: Counter,
     pub(crate) disk_not_admitted: Counter,
+    pub(crate) sweeps: Counter,
+    pub(crate) swept: Counter,
     pub(crate) reconnects: Counter,
     pub(crate) events: Counter,
     pub(crate) applied_event: Gauge,

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use api::addressing::{Target, Zones};
 use api::names::{Digest, FileId, FilePath, ZoneName};
 use api::node::{Placement, Placements, Snapshot};
-use api::{Event, NodeDoc, PurgeTargets, TokenHash, TokenSecret};
+use api::{Event, NodeDoc, PurgeTargets, SLICE_BYTES, TokenHash, TokenSecret};
 use bytes::Bytes;
 use client::Client;
 use net::{HttpClient, ServerLimits};
@@ -29,10 +29,11 @@ use crate::head::Head;
 use crate::marks::{Began, Marks};
 use crate::metrics::NodeMetrics;
 use crate::pull::sliced::Sliced;
-use crate::pull::stored::{Page, PageKey};
+use crate::pull::stored::{Page, PageKey, Variant};
 use crate::pull::zone::{PullZone, PullZones};
 use crate::pull::{Asked, PullState};
 use crate::purges::{At, Identity, Verdict};
+use crate::sweep::Sweeps;
 use crate::tools::ToolsState;
 
 /// Fetches from the origin at once; further ones wait.
@@ -119,6 +120,15 @@ enum Item {
 pub(crate) enum Held {
     Page(PageKey, Arc<Page>),
     File(HeadKey, Arc<Head>),
+}
+
+/// Where a page was when a request for it came.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Found {
+    pub(crate) in_memory: bool,
+    pub(crate) on_disk: bool,
+    /// The second-hit filter of the disk lets it through.
+    pub(crate) seen: bool,
 }
 
 /// Memory in numbers.
@@ -248,6 +258,7 @@ pub(crate) struct Node {
     /// What memory would hit if it had another size.
     pub(crate) curve: Curve,
     pub(crate) tools: ToolsState,
+    pub(crate) sweeps: Sweeps,
     view: RwLock<Option<Arc<View>>>,
     /// Of `view`; set after it.
     view_number: AtomicU64,
@@ -282,6 +293,7 @@ impl Node {
             ),
             tools: ToolsState::default(),
             https_port: OnceLock::new(),
+            sweeps: Sweeps::default(),
             pull: PullState::new(config.memory_bytes / INCOMING_SHARE),
             config,
             control,
@@ -315,8 +327,15 @@ impl Node {
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(view));
         self.view_number.store(number, Ordering::Release);
         if !zones.is_empty() {
-            self.marks.mark(PurgeTargets { zones, ..PurgeTargets::default() });
+            self.mark(PurgeTargets { zones, ..PurgeTargets::default() });
         }
+    }
+
+    /// Purges here, and returns the number of that.
+    pub(crate) fn mark(&self, targets: PurgeTargets) -> u64 {
+        let number = self.marks.mark(targets.clone());
+        self.sweeps.ask_for(&targets);
+        number
     }
 
     /// Whether there is no control.
@@ -389,10 +408,19 @@ impl Node {
         self.keep(Key::Page(key), Item::Page(Arc::new(page)), weight, class)
     }
 
-    /// Counts a request for a page whose body has so many bytes, and whether memory had it, in the estimate of what
-    /// other sizes would hit.
-    pub(crate) fn count_use(&self, key: &PageKey, bytes: u64, hit: bool) {
-        self.curve.record(self.store.hash(&Key::Page(key.clone())), bytes, hit);
+    /// Counts a request for a page, and where it was when the request came, in the estimates of what other sizes of the
+    /// tiers would hit.
+    pub(crate) fn count_use(&self, key: &PageKey, variant: &Variant, found: Found) {
+        let (hash, bytes) = (self.store.hash(&Key::Page(key.clone())), variant.length.unwrap_or(0));
+        self.curve.record(hash, bytes, found.in_memory);
+        let Some(tier) = &self.disk else { return };
+        // The slices of what is large are read from disk, also where memory has the head.
+        let slices_there = bytes > SLICE_BYTES && variant.on_disk.entry().is_some();
+        match found {
+            _ if found.in_memory && !slices_there => {}
+            Found { in_memory: false, on_disk: false, seen: false } => tier.curve.pass(hash, bytes),
+            _ => tier.curve.record(hash, bytes, found.on_disk || found.in_memory),
+        }
     }
 
     /// The next entries of memory that are responses or files, for tools, and where to go on.
@@ -458,6 +486,7 @@ impl Node {
     /// Begins anew at event `number` of a catalog: nothing stored before is found again.
     pub(crate) fn start_over(&self, catalog_id: &str, number: u64) {
         self.marks.start_over(catalog_id, number);
+        self.sweeps.ask();
         self.show_applied();
     }
 
@@ -470,6 +499,7 @@ impl Node {
     /// Applies an event. Once this returns, nothing that it names and that was fetched before is served as fresh.
     pub(crate) fn apply(&self, event: &Event) {
         self.marks.apply(event);
+        self.sweeps.ask_after(&event.change);
         self.show_applied();
         self.metrics.events.inc();
     }
@@ -577,8 +607,14 @@ impl Node {
             } else if !Arc::ptr_eq(&before, head) {
                 self.rewrite_head(head);
             }
-        } else if head.on_disk.entry().is_none() {
-            self.curve.record(self.store.hash(&key), head.size, false);
+        } else {
+            let (hash, on_disk) = (self.store.hash(&key), head.on_disk.entry().is_some());
+            if !on_disk {
+                self.curve.record(hash, head.size, false);
+            }
+            if let Some(tier) = &self.disk {
+                tier.curve.record(hash, head.size, on_disk);
+            }
         }
         let kept = self.keep(key, Item::Head(Arc::clone(head)), head.weight(), class);
         if kept {

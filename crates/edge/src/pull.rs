@@ -10,6 +10,7 @@
 mod answer;
 mod asked;
 mod by_range;
+mod confirmed;
 mod copying;
 mod decide;
 mod explain;
@@ -18,11 +19,13 @@ mod frozen;
 mod growing;
 mod keeping;
 mod large;
+mod partial;
 mod purge;
 mod ready;
 mod runs;
 mod slice_reader;
 pub(crate) mod sliced;
+mod spool;
 pub(crate) mod stored;
 mod upgrade;
 pub(crate) mod zone;
@@ -43,14 +46,14 @@ use tokio::sync::oneshot;
 
 use crate::flights::Flights;
 use crate::marks::Began;
-use crate::node::{Link, Node};
+use crate::node::{Found, Link, Node};
 use crate::pull::answer::Told;
 pub(crate) use crate::pull::asked::Asked;
 use crate::pull::by_range::Origin;
 use crate::pull::decide::{Decision, Fetch, Known, Trace, decide};
 pub(crate) use crate::pull::explain::{explain, imagined};
 use crate::pull::fetch::{Exclusive, Failed, Landing, Order};
-pub(crate) use crate::pull::frozen::thaw;
+pub(crate) use crate::pull::frozen::{as_text, thaw};
 use crate::pull::growing::Budget;
 use crate::pull::ready::Lesson;
 pub(crate) use crate::pull::ready::Ready;
@@ -193,7 +196,7 @@ pub(crate) async fn serve(
                 asked: Arc::new(asked),
                 started,
                 informational: parts.extensions.remove::<Informational>().map(relay),
-                in_memory: false,
+                found: Found::default(),
                 lesson: Lesson::of(zone, of, &parts, has_body),
             };
             let on_upgrade = parts.extensions.remove::<net::OnUpgrade>().filter(|_| visit.asked.upgrade.is_some());
@@ -233,8 +236,8 @@ struct Visit {
     asked: Arc<Asked>,
     started: Instant,
     informational: Option<OnInformational>,
-    /// Memory had something under its key when it came.
-    in_memory: bool,
+    /// Where its page was when it came.
+    found: Found,
     /// What may be learnt from it for the next of its kind.
     lesson: Option<Lesson>,
 }
@@ -245,9 +248,11 @@ impl Visit {
         let key = self.node.page_key(&self.zone, &self.asked);
         let mut from_disk = None;
         if self.asked.is_read() {
-            self.in_memory = self.node.use_page(&key).is_some_and(|page| !page.variants.is_empty());
-            if !self.in_memory {
+            self.found.in_memory = self.node.use_page(&key).is_some_and(|page| !page.variants.is_empty());
+            if !self.found.in_memory {
                 from_disk = self.node.find_page(&key).await;
+                self.found.on_disk = from_disk.as_ref().is_some_and(|page| !page.variants.is_empty());
+                self.found.seen = self.node.disk.as_ref().is_some_and(|tier| tier.was_seen(key.on_disk().0));
             }
         }
         let mut body = self.asked.has_body.then_some(body);
@@ -506,8 +511,8 @@ impl Visit {
             Ok(response) => {
                 let mut response = response?;
                 self.finish(&mut response, Some(variant), told);
-                if self.asked.method == Method::GET && (self.in_memory || told.stored || told.forward.is_none()) {
-                    self.node.count_use(key, variant.length.unwrap_or(0), self.in_memory);
+                if self.asked.method == Method::GET && (self.found.in_memory || told.stored || told.forward.is_none()) {
+                    self.node.count_use(key, variant, self.found);
                 }
                 Some(response)
             }

@@ -67,16 +67,17 @@ fn memory(page: &mut Writer<'_, '_>) -> fmt::Result {
     page.counter("memory_expired", "Entries that left memory being of no use", of(|memory| memory.counters.expired))?;
     page.counter("memory_refused", "Entries that memory did not take", of(|memory| memory.counters.refused))?;
     page.ratio("curve_hit_ratio", "What recent requests would hit in memory, by size as a factor of its own", |seen| {
-        let sample =
-            |factor: f64, of: &str, value: f64| (vec![("factor", factor.to_string()), ("of", of.to_owned())], value);
-        let point = |point: &shelf::CurvePoint| {
-            [
-                sample(point.factor, "requests", point.request_hit_ratio),
-                sample(point.factor, "bytes", point.byte_hit_ratio),
-            ]
-        };
-        seen.node.curve.ratios().iter().flat_map(point).collect()
+        curve(&seen.node.curve)
     })
+}
+
+fn curve(curve: &shelf::Curve) -> Vec<Sample<f64>> {
+    let sample =
+        |factor: f64, of: &str, value: f64| (vec![("factor", factor.to_string()), ("of", of.to_owned())], value);
+    let point = |point: &shelf::CurvePoint| {
+        [sample(point.factor, "requests", point.request_hit_ratio), sample(point.factor, "bytes", point.byte_hit_ratio)]
+    };
+    curve.ratios().iter().flat_map(point).collect()
 }
 
 fn disk(page: &mut Writer<'_, '_>) -> fmt::Result {
@@ -88,6 +89,10 @@ fn disk(page: &mut Writer<'_, '_>) -> fmt::Result {
     };
     page.counter("disk_hits", "Reads of the disk tier that brought something", whole(|disk| disk.hits))?;
     page.counter("disk_misses", "Reads of the disk tier that did not", whole(|disk| disk.misses))?;
+    let would = "What recent requests that memory did not answer would hit on disk, by size as a factor of its own";
+    page.ratio("disk_curve_hit_ratio", would, |seen| {
+        seen.node.disk.as_ref().map(|tier| curve(&tier.curve)).unwrap_or_default()
+    })?;
     page.gauge(
         "disk_open_files",
         "Files of the disk tier open for reading",
@@ -97,7 +102,7 @@ fn disk(page: &mut Writer<'_, '_>) -> fmt::Result {
     let up = "1 when the folder can be used, for `use` reading or writing";
     page.gauge("disk_folder_state", up, None, |seen| {
         let states = each_folder(seen).flat_map(|(label, folder)| {
-            let read = !matches!(folder.state, FolderState::Gone(_));
+            let read = !matches!(folder.state, FolderState::Gone(_) | FolderState::Silent(_));
             let write = matches!(folder.state, FolderState::Ok);
             let state = |what: &str, up: bool| (vec![label.clone(), ("use", what.to_owned())], u64::from(up));
             [state("reading", read), state("writing", write)]
@@ -122,6 +127,8 @@ fn disk(page: &mut Writer<'_, '_>) -> fmt::Result {
     page.counter("disk_reads", "Slices read and verified", folder(|folder| folder.reads))?;
     page.counter("disk_read_bytes", "Bytes of slices read", folder(|folder| folder.read_bytes))?;
     page.counter("disk_read_errors", "Reads that the file system failed", folder(|folder| folder.read_errors))?;
+    let slow = "Times that a request went on without a folder because that took too long";
+    page.counter("disk_timeouts", slow, folder(|folder| folder.timeouts))?;
     page.counter("disk_corrupt", "What was found damaged, dropped and is fetched again, by kind", |seen| {
         let kinds = each_folder(seen).flat_map(|(label, folder)| {
             folder

@@ -131,6 +131,13 @@ impl Curve {
         self.threshold.store(window.threshold, Ordering::Relaxed);
     }
 
+    /// Notes a request for something that the tier would not have taken in, whatever its size: a miss, and nothing to keep.
+    pub fn pass(&self, hash: u64, bytes: u64) {
+        if let Some(stripe) = self.stripes.get(place(hash) as usize % STRIPES) {
+            stripe.count(bytes, false);
+        }
+    }
+
     /// The curve over the last requests, the older ones counting less. All zero before the first request.
     pub fn ratios(&self) -> [CurvePoint; CURVE_FACTORS.len()] {
         let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);

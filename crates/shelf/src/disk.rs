@@ -132,6 +132,8 @@ pub struct EntryId {
 pub struct Disk {
     folders: Vec<Folder>,
     clock: Clock,
+    /// When it was opened: Unix time in milliseconds.
+    opened_ms: u64,
     /// Open files of sliced entries, kept for the next read.
     handles: Memory<format::Name, Arc<Handle>>,
     open_files: Arc<AtomicUsize>,
@@ -229,6 +231,7 @@ impl Disk {
         Ok(Self {
             folders,
             clock: config.clock,
+            opened_ms: now_ms,
             handles: Memory::with_policy(
                 KEPT_OPEN_FILES * Memory::<format::Name, Arc<Handle>>::ENTRY_BYTES,
                 PolicyChoice { policy: PolicyName::Lru, ..PolicyChoice::default() },
@@ -246,7 +249,7 @@ impl Disk {
     /// then [`Self::is_scanned`] says no, and [`Self::seek`] looks.
     pub fn find(&self, key_hash: KeyHash) -> Vec<EntryId> {
         let mut found = Vec::new();
-        for (number, folder) in self.folders.iter().enumerate() {
+        for (number, folder) in self.folders.iter().enumerate().filter(|(_, folder)| !folder.is_silent()) {
             let index = folder.index();
             found.extend(index.find(key_hash).map(|(slot, record)| {
                 (record.stored_ms, EntryId { slot, folder: number as u16, nonce: record.nonce })
@@ -266,6 +269,13 @@ impl Disk {
         Ok(self.head_of(&*self.handle(id)?))
     }
 
+    /// The same, for who looks at many entries once: past the files that are kept open; blocks.
+    pub fn glance(&self, id: EntryId) -> Result<Head, ReadError> {
+        let folder = self.folder(id).ok_or(ReadError::Gone)?;
+        let record = *folder.index().get(id.slot, id.nonce).ok_or(ReadError::Gone)?;
+        Ok(self.head_of(&*self.open_handle(folder, id, &record, false)?))
+    }
+
     /// Which slices of an entry are stored; blocks, and reads its slice table.
     pub fn present(&self, id: EntryId) -> Result<Present, ReadError> {
         self.present_of(&*self.handle(id)?)
@@ -281,6 +291,12 @@ impl Disk {
     pub fn head_and_first(&self, id: EntryId) -> Result<(Head, Bytes), ReadError> {
         let read = self.handle(id).and_then(|handle| Ok((self.head_of(&handle), self.slice_of(&handle, 0)?)));
         self.counted(read)
+    }
+
+    /// Somebody has waited for this tier for longer than is any use, and has given up. A folder that brings nothing to an end
+    /// while that happens a few times is not asked any more until it answers. Memory only.
+    pub fn gave_up(&self) {
+        self.folders.iter().for_each(Folder::strike);
     }
 
     /// Counts a use of an entry, for the policy. Memory only.

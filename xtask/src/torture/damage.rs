@@ -30,12 +30,16 @@ pub(crate) enum Kind {
     Swap,
     Rename,
     Table,
+    TableBit,
+    TablePlace,
     Length,
     SealedLength,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 11] = [
+    /// Those of slice tables.
+    pub(crate) const TABLES: [Self; 3] = [Self::Table, Self::TableBit, Self::TablePlace];
+    pub(crate) const ALL: [Self; 13] = [
         Self::Bit,
         Self::Zeros,
         Self::Garbage,
@@ -45,6 +49,8 @@ impl Kind {
         Self::Swap,
         Self::Rename,
         Self::Table,
+        Self::TableBit,
+        Self::TablePlace,
         Self::Length,
         Self::SealedLength,
     ];
@@ -59,7 +65,9 @@ impl Kind {
             Self::Deletion => "deleted",
             Self::Swap => "swapped with another",
             Self::Rename => "renamed to another's name",
-            Self::Table => "slice table changed",
+            Self::Table => "slice table: garbage in a place",
+            Self::TableBit => "slice table: a bit",
+            Self::TablePlace => "slice table: the place of another slice",
             Self::Length => "a length in the head changed",
             Self::SealedLength => "the same, with a right digest",
         }
@@ -200,11 +208,22 @@ pub(crate) fn inflict(
             renameat_with(CWD, &entry.path, CWD, &other.path, flags)?;
             return Ok(vec![entry.clone(), other.clone()]);
         }
-        Kind::Table => {
-            let present = entry.present();
-            let Some(number) = random.choice(&present) else { return Ok(Vec::new()) };
+        Kind::Table | Kind::TableBit | Kind::TablePlace => {
+            let mut present = entry.present();
+            random.shuffle(&mut present);
+            let Some(number) = present.first() else { return Ok(Vec::new()) };
             let mut place = [0; PLACE_BYTES as usize];
-            random.fill(&mut place);
+            match (kind, present.get(1)) {
+                (Kind::TablePlace, None) => return Ok(Vec::new()),
+                (Kind::TablePlace, Some(other)) => file.read_exact_at(&mut place, entry.place_at(*other))?,
+                (Kind::TableBit, _) => {
+                    file.read_exact_at(&mut place, entry.place_at(*number))?;
+                    if let Some(byte) = random.choice(place.iter_mut()) {
+                        *byte ^= 1 << random.u32(0..8);
+                    }
+                }
+                _ => random.fill(&mut place),
+            }
             file.write_all_at(&place, entry.place_at(*number))?;
             true
         }

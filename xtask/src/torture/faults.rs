@@ -24,6 +24,8 @@ const LARGE_OBJECTS: usize = 8;
 const READERS: usize = 4;
 /// Of the files that are there, the percentage that a pass damages.
 const DAMAGED_PERCENT: u32 = 85;
+/// Of the faults in files that have a slice table, those that are sure to be in it.
+const TABLE_PERCENT: u32 = 40;
 /// Objects that are changed and purged in a pass.
 const PURGES: usize = 20;
 /// Passes between two restarts with a damaged index.
@@ -290,11 +292,10 @@ fn damage(tier: &Path, log: &Log, busy: &[String], seed: u64) -> (Vec<(Kind, u64
             Entry::read(path).filter(|entry| !busy.contains(&entry.name) && entry.path.ends_with(&entry.name))
         };
         let Some(entry) = free(&path).filter(|_| random.u32(0..100) < DAMAGED_PERCENT) else { continue };
-        let kind = match random.choice(Kind::ALL) {
-            Some(Kind::Table) | None if !entry.is_sliced() => Kind::Bit,
-            Some(kind) => kind,
-            None => Kind::Bit,
-        };
+        let table = entry.is_sliced() && random.u32(0..100) < TABLE_PERCENT;
+        let kinds = if table { &Kind::TABLES[..] } else { &Kind::ALL[..] };
+        let kind = random.choice(kinds).copied().unwrap_or(Kind::Bit);
+        let kind = if Kind::TABLES.contains(&kind) && !entry.is_sliced() { Kind::Bit } else { kind };
         // Only whole files change names: another object's file under the name of a sliced one that is held open is not met.
         let takes_two = matches!(kind, Kind::Swap | Kind::Rename);
         let other = if takes_two { paths.next().and_then(|path| free(&path)) } else { None };

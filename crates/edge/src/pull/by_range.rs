@@ -18,7 +18,8 @@ use net::Body;
 
 use crate::node::Node;
 use crate::pull::asked::Asked;
-use crate::pull::fetch::{judge_for, read_content_range};
+use crate::pull::fetch::judge_for;
+use crate::pull::partial::read_content_range;
 use crate::pull::runs::{Begun, Handling, pump};
 use crate::pull::sliced::CHANGED;
 use crate::pull::stored::{PageKey, Variant};
@@ -94,7 +95,8 @@ impl Origin {
         let bytes = if by_range {
             parts.headers.get(header::CONTENT_RANGE).and_then(read_content_range)
         } else {
-            http_body::Body::size_hint(&body).exact().map(|length| (range, length))
+            // Where it does not say how long it is, that is found out at its end.
+            http_body::Body::size_hint(&body).exact().or(self.variant.length).map(|length| (range, length))
         };
         // Where there is nothing to tell versions apart, only a whole can be taken, and has to be compared.
         let compared = !by_range && self.tells_nothing(&parts);
@@ -167,11 +169,16 @@ pub(crate) fn validator(fields: &HeaderMap, answered_ms: u64) -> Option<&HeaderV
 
 /// Whether a whole response can be kept in slices that are asked for one by one.
 pub(crate) fn can_be_sliced(fields: &HeaderMap, length: u64, answered_ms: u64) -> bool {
+    length > SLICE_BYTES && takes_ranges(fields, answered_ms)
+}
+
+/// Whether the origin can be asked for parts of a response.
+pub(crate) fn takes_ranges(fields: &HeaderMap, answered_ms: u64) -> bool {
     let by_range = fields
         .get_all(header::ACCEPT_RANGES)
         .iter()
         .any(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"bytes"));
-    length > SLICE_BYTES && by_range && validator(fields, answered_ms).is_some()
+    by_range && validator(fields, answered_ms).is_some()
 }
 
 /// The range of whole slices that is asked for in the place of `range`: it begins with a slice, and ends with one where that

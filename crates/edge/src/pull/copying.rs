@@ -1,5 +1,7 @@
 //! Copying a body from the origin: into the reach of its readers as it comes, and into the store once it is whole.
 //!
+//! What is too large for memory goes to disk as it comes, where there is one (`spool.rs`), and else is not kept.
+//!
 //! A task of its own for each body. However it ends, nobody waits for ever: its end is told to the readers, and what broke off
 //! or turned out too large leaves the store.
 
@@ -13,8 +15,11 @@ use http_cache::{Freshness, NotStorable, update};
 use net::{Body, UpstreamError};
 
 use crate::node::Node;
+use crate::pull::by_range;
 use crate::pull::fetch::HIT_FOR_MISS_MS;
 use crate::pull::growing::Growing;
+use crate::pull::sliced::Sliced;
+use crate::pull::spool::Spool;
 use crate::pull::stored::{Content, PageKey, Part, Pass, Variant, combined};
 use crate::purges::Verdict;
 
@@ -24,12 +29,20 @@ pub(crate) struct Copying {
     pub(crate) key: PageKey,
     pub(crate) growing: Arc<Growing>,
     pub(crate) variant: Arc<Variant>,
+    /// How much of it memory may keep.
     pub(crate) most_bytes: u64,
+    /// How large it may be on disk; 0: it is kept in memory or not at all.
+    pub(crate) most_on_disk: u64,
     /// Take the length of a last part from its bytes where `Content-Range` says another.
     pub(crate) lenient: bool,
     /// The variant is not in the store yet.
     pub(crate) at_end: bool,
+    /// Where it goes on disk, once it is too large for memory.
+    pub(crate) spool: Option<Spool>,
 }
+
+/// It does not fit, or the disk does not take it.
+struct NotKept;
 
 impl Copying {
     /// Copies. Returns when the body has ended.
@@ -37,7 +50,10 @@ impl Copying {
         match self.copy(body, begin).await {
             Ok(true) => {
                 self.growing.finish();
-                self.store();
+                match self.finish_on_disk().await {
+                    Ok(on_disk) => self.store(on_disk),
+                    Err(NotKept) => self.forget(),
+                }
             }
             Ok(false) => self.growing.fail("abandoned"),
             Err(word) => {
@@ -70,39 +86,101 @@ impl Copying {
     }
 
     async fn push(&mut self, bytes: &Bytes) -> bool {
-        let length = self.growing.length() + bytes.len() as u64;
-        if (length > self.most_bytes || self.node.pull.budget.exceeded()) && self.growing.joinable() {
+        if self.growing.joinable() && self.make_room(bytes.len() as u64).await.is_err() {
             // Too large for the store, or too much at once for this machine: who reads it already gets it at their pace,
             // and for a while nobody waits for it any more.
-            self.forget();
-            self.growing.let_go();
-            let pass = Pass { until_ms: self.node.now_ms() + HIT_FOR_MISS_MS, why: NotStorable::TooLarge };
-            self.node.change_page(&self.key, |page| page.pass = Some(pass));
+            self.let_go();
         }
-        self.growing.push(bytes).await
+        let wanted = self.growing.push(bytes).await;
+        if self.spool.is_some() && self.growing.joinable() && self.write_out(false).await.is_err() {
+            self.let_go();
+        }
+        wanted
+    }
+
+    fn let_go(&self) {
+        // Purged, replaced or evicted while it grew: that says nothing about the next response.
+        let left = self.spool.is_some() && self.variant.on_disk.entry().is_none();
+        self.forget();
+        self.growing.let_go();
+        if left {
+            return;
+        }
+        let pass = Pass { until_ms: self.node.now_ms() + HIT_FOR_MISS_MS, why: NotStorable::TooLarge };
+        self.node.change_page(&self.key, |page| page.pass = Some(pass));
+    }
+
+    /// Makes sure that so many bytes more can be kept.
+    async fn make_room(&mut self, more: u64) -> Result<(), NotKept> {
+        let length = self.growing.length() + more;
+        if self.spool.is_none() {
+            if length <= self.most_bytes && !self.node.pull.budget.exceeded() {
+                return Ok(());
+            }
+            let at_least = self.variant.length.unwrap_or(length);
+            if self.most_on_disk == 0 || at_least <= SLICE_BYTES {
+                return Err(NotKept);
+            }
+            let spool = Spool::open(&self.node, &self.key, &self.variant, self.most_on_disk).await.ok_or(NotKept)?;
+            self.growing.spool(spool.clone());
+            self.spool = Some(spool);
+        }
+        if length > self.most_on_disk { Err(NotKept) } else { Ok(()) }
+    }
+
+    /// Writes every slice that has come; at the end also what is left.
+    async fn write_out(&self, at_end: bool) -> Result<(), NotKept> {
+        let Some(spool) = &self.spool else { return Ok(()) };
+        while let Some((number, pieces)) = self.growing.next_to_spool(at_end) {
+            if !spool.write(number, pieces).await {
+                return Err(NotKept);
+            }
+            self.growing.spooled();
+        }
+        Ok(())
+    }
+
+    /// The body as it lies on disk, if that is where it went.
+    async fn finish_on_disk(&mut self) -> Result<Option<Arc<Sliced>>, NotKept> {
+        let Some(spool) = self.spool.as_ref().filter(|_| self.growing.joinable()) else { return Ok(None) };
+        self.write_out(true).await?;
+        let length = self.growing.length();
+        if !spool.finish(length).await {
+            return Err(NotKept);
+        }
+        self.spool = None;
+        let by_range = by_range::takes_ranges(&self.variant.fields, self.variant.answered_ms);
+        Ok(Some(Sliced::on_disk(length, by_range, &self.variant.on_disk, |_| true)))
     }
 
     /// Takes everything that grows with this body out of the store.
     fn forget(&self) {
+        if self.spool.is_some() {
+            self.node.leave_place(&self.variant.on_disk); // also where memory has evicted its page
+        }
         let ours = |stored: &Arc<Variant>| stored.grows_with(&self.variant);
         if self.node.page(&self.key).is_some_and(|page| page.variants.iter().any(ours)) {
             self.node.change_page(&self.key, |page| page.variants.retain(|stored| !ours(stored)));
         }
     }
 
-    /// Puts the whole body in the place of the growing one.
-    fn store(&self) {
+    /// Puts the whole body in the place of the growing one. `on_disk`: that is where it is.
+    fn store(&self, on_disk: Option<Arc<Sliced>>) {
         if !self.growing.joinable() {
             return;
         }
         let part = Part { first: self.growing.first(), pieces: joined(self.growing.pieces()) };
-        let bytes = part.length();
+        let bytes = on_disk.as_ref().map_or_else(|| part.length(), |body| body.length);
         let Some(announced) = &self.variant.announced else {
-            let parts = if bytes == 0 { Vec::new() } else { vec![part] };
+            let content = match on_disk {
+                Some(body) => Content::Sliced(body),
+                None if bytes == 0 => Content::Parts(Vec::new()),
+                None => Content::Parts(vec![part]),
+            };
             let done = |variant: &Variant| {
                 variant.with(|variant| {
                     variant.length = Some(bytes);
-                    variant.content = Content::Parts(parts.clone());
+                    variant.content = content.clone();
                 })
             };
             let mut stored = None;
@@ -118,6 +196,8 @@ impl Copying {
                 let variant = done(&self.variant);
                 self.node.change_page(&self.key, |page| page.put(Arc::clone(&variant)));
                 stored = Some(variant);
+            } else {
+                self.node.leave_place(&self.variant.on_disk);
             }
             // Also where memory did not take it.
             self.node.offer(&self.key, &stored.unwrap_or_else(|| done(&self.variant)));
@@ -193,5 +273,8 @@ impl Drop for Copying {
     fn drop(&mut self) {
         // Nobody may wait for ever, also where this task was ended from outside. After `finish` this says nothing.
         self.growing.fail("abandoned");
+        if self.spool.is_some() {
+            self.node.leave_place(&self.variant.on_disk); // what is not whole is of no use to anybody
+        }
     }
 }

@@ -21,6 +21,10 @@ use crate::purges::Verdict;
 /// Slices that are looked for before a response is called a hit: 1 GiB.
 const MAX_SLICES_LOOKED_AT: usize = 1_024;
 
+/// Ranges of a request of which something is missing, and that are fetched as slices; with more, the origin is asked as the
+/// client asks, and nothing of that is stored.
+pub(crate) const MAX_MISSING_RANGES: usize = 8;
+
 /// What is done with a request.
 pub(crate) enum Decision {
     /// It is answered with what is stored. `refresh`: and that is asked about meanwhile.
@@ -328,14 +332,15 @@ fn covered(
     trace: &mut Trace,
 ) -> Decision {
     if let Some(missing) = variant.sliced().and_then(|sliced| missing_slice(asked, variant, sliced, known)) {
-        if missing.several {
+        if missing.ranges > MAX_MISSING_RANGES {
             trace.step("slices", || {
-                ("of several ranges more than one is not stored: the origin is asked for them".to_owned(), Vec::new())
+                let what = "too many of the ranges are not stored: the origin is asked for them as the client asks";
+                (what.to_owned(), vec![("missing", missing.ranges.to_string())])
             });
             return Decision::Pass { forward: Forward::Partial, why: "several-ranges" };
         }
         trace.step("slices", || {
-            let facts = vec![("slice", missing.first.to_string())];
+            let facts = vec![("slice", missing.first.to_string()), ("ranges", missing.ranges.to_string())];
             ("a slice that is asked for is not stored: it is fetched".to_owned(), facts)
         });
         let refresh = outcome == Outcome::Updating;
@@ -374,9 +379,9 @@ fn has_all(asked: &Asked, variant: &Variant, now_ms: u64) -> bool {
 struct Missing {
     /// The first slice.
     first: u64,
-    /// There are more, of other ranges: whole slices for each of them would cost the origin more than one beyond what is asked
-    /// for.
-    several: bool,
+    /// Ranges of which something is missing, those of the same slice as one. Each costs the origin up to a slice beyond what is
+    /// asked for.
+    ranges: usize,
 }
 
 fn missing_slice(asked: &Asked, variant: &Variant, sliced: &Sliced, known: &Known<'_>) -> Option<Missing> {
@@ -386,8 +391,13 @@ fn missing_slice(asked: &Asked, variant: &Variant, sliced: &Sliced, known: &Know
         let slices = range.first / SLICE_BYTES..range.last / SLICE_BYTES + 1;
         slices.take(MAX_SLICES_LOOKED_AT).find(|index| !(known.has_slice)(sliced, *index))
     });
-    let first = missing.next()?;
-    Some(Missing { first, several: missing.any(|other| other != first) })
+    let mut found = vec![missing.next()?];
+    for index in missing {
+        if !found.contains(&index) {
+            found.push(index);
+        }
+    }
+    Some(Missing { first: *found.first()?, ranges: found.len() })
 }
 
 /// The answer to a request out of a stored representation of so many bytes.

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Request};
 use http_cache::Outcome;
 use net::Peer;
 
-use crate::node::{Link, Node};
+use crate::node::{Found, Link, Node};
 use crate::pull::Visit;
 use crate::pull::asked::Asked;
 use crate::pull::decide::{Decision, Trace};
@@ -75,11 +75,11 @@ pub(crate) async fn explain(node: &Arc<Node>, zone: &Arc<PullZone>, parts: &Part
         asked: Arc::new(asked),
         started: std::time::Instant::now(),
         informational: None,
-        in_memory: false,
+        found: Found::default(),
         lesson: None,
     };
     let key = node.page_key(zone, &visit.asked);
-    let from_disk = node.find_page(&key).await;
+    let from_disk = node.look_at_page(&key).await;
     let decision = visit.decide(&key, from_disk, link != Link::CatchingUp, &mut trace);
     let outcome = told(&decision, &mut trace);
     trace.step("purges", || {

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use api::SLICE_BYTES;
 use api::names::Tag;
 use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_cache::response::{Exchange, Terms, judge};
 use http_cache::vary::{self, Vary};
-use http_cache::{ByteRange, NotStorable, hop, targeted, update};
+use http_cache::{NotStorable, hop, targeted, update};
 use net::{Body, OnInformational, UpstreamError};
 use tokio::sync::oneshot;
 
@@ -27,7 +26,7 @@ use crate::pull::copying::Copying;
 use crate::pull::decide::Fetch;
 use crate::pull::growing::Growing;
 use crate::pull::sliced::Sliced;
-use crate::pull::stored::{Announced, Content, PageKey, Pass, Variant};
+use crate::pull::stored::{Content, PageKey, Pass, Variant};
 use crate::pull::zone::PullZone;
 use crate::purges::Verdict;
 
@@ -269,113 +268,15 @@ impl Order {
     }
 
     /// The range that the origin is asked for in the place of the client's: whole slices, where others may want them.
-    fn aligned(&self) -> Option<HeaderValue> {
+    pub(super) fn aligned(&self) -> Option<HeaderValue> {
         let shared = !self.conditional && self.asked.method == Method::GET;
         self.fetch.aligned(self.asked.fields.get(header::RANGE).filter(|_| shared)?)
     }
 
-    fn stored_part(&self) -> Option<Arc<Variant>> {
+    pub(super) fn stored_part(&self) -> Option<Arc<Variant>> {
         let page = self.node.page(&self.key)?;
         let part = page.select(&self.asked.fields, !self.zone.strict())?;
         (self.node.verdict_on_variant(&self.key, part) == Verdict::Clean).then(|| Arc::clone(part))
-    }
-
-    /// A 304 to our own question: what is stored still holds (RFC 9111 § 4.3.4).
-    fn confirmed(
-        &mut self,
-        stale: &Arc<Variant>,
-        parts: &Parts,
-        asked_ms: u64,
-        answered_ms: u64,
-    ) -> Result<Landing, Again> {
-        if !update::is_about(&stale.fields, &parts.headers) {
-            return Err(Again);
-        }
-        let rules = self.rules(stale.status, &stale.fields);
-        // In a 304, `Content-Range` describes nothing; and of a confirmation for everybody not even one client gets a cookie,
-        // which would be the next one's, too.
-        let keep = match (rules.strict, rules.strip_set_cookie) {
-            (true, _) => &[header::CONTENT_RANGE, header::SET_COOKIE][..],
-            (false, true) => &[header::SET_COOKIE][..],
-            (false, false) => &[],
-        };
-        let (variant, judged) = self.freshened(stale, &parts.headers, keep, asked_ms, answered_ms);
-        Ok(match judged {
-            Ok(()) => {
-                let stored = self.keep_instead(stale, &variant);
-                Landing::Ready { variant, status: parts.status, stored }
-            }
-            Err(why) => {
-                if !why.is_about_request() {
-                    self.forget_stale();
-                }
-                self.hand_over(Exclusive::Confirmed(variant));
-                Landing::Alone(why)
-            }
-        })
-    }
-
-    /// What is stored, with the fields of a newer answer about it, and whether it may be kept so (§ 3.2).
-    fn freshened(
-        &self,
-        stored: &Arc<Variant>,
-        newer: &HeaderMap,
-        keep: &[HeaderName],
-        asked_ms: u64,
-        answered_ms: u64,
-    ) -> (Arc<Variant>, Result<(), NotStorable>) {
-        let mut fields = update::freshened(&stored.fields, newer, keep);
-        if !newer.contains_key(header::DATE) {
-            // Without one of its own, the old one would make it as old as before (RFC 9110 § 6.6.1).
-            date(&mut fields, answered_ms);
-        }
-        let judged = self.judge(&Method::GET, stored.status, &fields, asked_ms, answered_ms);
-        let tags = self.tags_after(&stored.tags, newer);
-        let selected_by = self.selected_by(&fields);
-        strip(&mut fields);
-        let variant = stored.with(|variant| {
-            variant.fields = fields;
-            variant.tags = tags;
-            variant.selected_by = selected_by;
-            variant.answered_ms = answered_ms;
-            variant.began = self.began;
-            variant.checked = (AtomicU64::new(self.began.event), AtomicU64::new(self.began.local));
-            if let Ok(terms) = judged {
-                variant.terms = terms;
-            }
-        });
-        (variant, judged.map(|_| ()))
-    }
-
-    /// Puts a variant in the place of an older one, also where other requests select it now.
-    fn keep_instead(&self, older: &Arc<Variant>, variant: &Arc<Variant>) -> bool {
-        if self.node.verdict_on_variant(&self.key, variant) == Verdict::Hard {
-            return false;
-        }
-        self.node.change_page(&self.key, |page| {
-            page.variants.retain(|stored| !Arc::ptr_eq(stored, older));
-            page.put(Arc::clone(variant));
-        })
-    }
-
-    /// The answer to a HEAD freshens what is stored, or ends it where it tells of something else (§ 4.3.5).
-    fn learn_from_head(&self, parts: &Parts, asked_ms: u64, answered_ms: u64) {
-        if parts.status != StatusCode::OK || self.pass.is_some() {
-            return;
-        }
-        let Some(page) = self.node.page(&self.key) else { return };
-        let Some(stored) = page.select(&self.asked.fields, !self.zone.strict()).filter(|v| v.status == StatusCode::OK)
-        else {
-            return;
-        };
-        let agrees = stored.length.is_some_and(|length| update::head_agrees(&stored.fields, length, &parts.headers));
-        let keep = [header::CONTENT_RANGE, header::SET_COOKIE];
-        let (variant, judged) = self.freshened(stored, &parts.headers, &keep, asked_ms, answered_ms);
-        match judged {
-            Ok(()) if agrees => drop(self.keep_instead(stored, &variant)),
-            Err(why) if why.is_about_request() => {}
-            _ => self.node.forget_variant(&self.key, stored),
-        }
     }
 
     /// Any response that is not a part.
@@ -438,76 +339,8 @@ impl Order {
         self.land(variant, &growing, parts.status, body, None).await
     }
 
-    /// A 206: a part that was asked for, or the rest of one that is stored (§ 3.3, § 3.4).
-    async fn part(&mut self, mut parts: Parts, body: Body, asked_ms: u64, answered_ms: u64) -> Result<Landing, Again> {
-        let judged = self.judge(&self.asked.method, parts.status, &parts.headers, asked_ms, answered_ms);
-        let rules = self.rules(parts.status, &parts.headers);
-        let content_range = parts.headers.get(header::CONTENT_RANGE).cloned();
-        let read = content_range.as_ref().and_then(read_content_range);
-        if let Some(from) = self.fetch.missing_from {
-            // Only the rest of the very same representation is of use.
-            let part = self.stored_part().ok_or(Again)?;
-            let (Some((range, total)), Ok(terms)) = (read, judged) else { return Err(Again) };
-            let etag = parts.headers.get(header::ETAG).map(HeaderValue::as_bytes);
-            let same = part.strong_etag().is_some() && part.strong_etag() == etag;
-            let rest = range.first == from && range.last + 1 == total && part.length == Some(total);
-            let stored = ByteRange { first: 0, last: from.saturating_sub(1) };
-            let (true, true, Some(begin)) = (same, rest, part.bytes(stored)) else { return Err(Again) };
-            parts.headers.remove(header::CONTENT_RANGE);
-            parts.headers = update::freshened(&part.fields, &parts.headers, &[]);
-            let growing = Growing::new(0, &self.node.pull.budget);
-            let tags = self.tags_after(&part.tags, &parts.headers);
-            let variant = self.variant(&parts, terms, rules.strip_set_cookie, answered_ms, |variant| {
-                variant.tags = tags;
-                variant.status = StatusCode::OK;
-                variant.content = Content::Growing(Arc::clone(&growing));
-                variant.length = Some(total);
-            });
-            return Ok(self.land(variant, &growing, parts.status, body, Some(begin)).await);
-        }
-        let stale = self.fetch.stale.as_ref();
-        let asked_for_one = self.asked.fields.contains_key(header::RANGE)
-            && self.asked.method == Method::GET
-            && stale.is_none_or(|stale| stale.sliced().is_some());
-        let (Ok(terms), Some((range, total)), Some(content_range), true) = (judged, read, content_range, asked_for_one)
-        else {
-            self.hand_over_part(parts, body, read);
-            return Ok(Landing::Alone(judged.err().unwrap_or(NotStorable::UnclearPart)));
-        };
-        let told = http_body::Body::size_hint(&body).exact().is_none_or(|length| length == range.len());
-        let by_range = by_range::validator(&parts.headers, answered_ms).is_some();
-        if told
-            && by_range
-            && total > SLICE_BYTES
-            && range.first % SLICE_BYTES == 0
-            && total <= self.zone.doc.max_object_bytes
-        {
-            parts.headers.remove(header::CONTENT_RANGE);
-            let variant = self.variant(&parts, terms, rules.strip_set_cookie, answered_ms, |variant| {
-                variant.status = StatusCode::OK;
-                variant.content = Content::Sliced(Sliced::new(total, true, &variant.on_disk));
-                variant.length = Some(total);
-            });
-            return Ok(self.land_sliced(variant, parts.status, range.first..range.last + 1, body));
-        }
-        if range.len() > self.most_bytes() {
-            self.hand_over_part(parts, body, read);
-            return Ok(Landing::Alone(NotStorable::TooLarge));
-        }
-        parts.headers.remove(header::CONTENT_RANGE);
-        let growing = Growing::new(range.first, &self.node.pull.budget);
-        let body_length = http_body::Body::size_hint(&body).exact();
-        let aligned = self.aligned().is_some_and(|range| Some(&range) != self.asked.fields.get(header::RANGE));
-        let variant = self.variant(&parts, terms, rules.strip_set_cookie, answered_ms, |variant| {
-            variant.content = Content::Growing(Arc::clone(&growing));
-            variant.length = Some(total);
-            variant.announced = Some(Announced { range, content_range, body_length, aligned });
-        });
-        Ok(self.land(variant, &growing, parts.status, body, None).await)
-    }
-
     /// Makes a storable response known, and lets its body grow. `begin`: its first bytes, where they are stored already.
-    async fn land(
+    pub(super) async fn land(
         &mut self,
         variant: Arc<Variant>,
         growing: &Arc<Growing>,
@@ -518,14 +351,19 @@ impl Order {
         // A part comes into the store at its end: until then it serves nobody but who asked for it.
         let at_end = self.background || variant.announced.is_some();
         let stored = at_end || self.keep(&variant);
+        // What was not asked for by GET, or is no whole, has nothing that slices could be taken of.
+        let whole = variant.announced.is_none() && variant.status == StatusCode::OK;
+        let for_disk = whole && self.asked.method == Method::GET;
         let copy = Copying {
             node: Arc::clone(&self.node),
             key: self.key.clone(),
             growing: Arc::clone(growing),
             variant: Arc::clone(&variant),
             most_bytes: self.most_bytes(),
+            most_on_disk: if for_disk { self.zone.doc.max_object_bytes } else { 0 },
             lenient: !self.zone.strict(),
             at_end,
+            spool: None,
         };
         let small = http_body::Body::size_hint(&body).exact().is_some_and(|bytes| bytes <= SMALL_BODY_BYTES);
         let run = copy.run(body, begin.unwrap_or_default());
@@ -584,7 +422,7 @@ impl Order {
     }
 
     /// What of the request has selected a response with these fields.
-    fn selected_by(&self, fields: &HeaderMap) -> Vec<(HeaderName, Option<Box<[u8]>>)> {
+    pub(super) fn selected_by(&self, fields: &HeaderMap) -> Vec<(HeaderName, Option<Box<[u8]>>)> {
         match Vary::of(fields) {
             Vary::Fields(names) => {
                 let value = |name: HeaderName| (vary::selecting_value(&name, &self.asked.fields), name);
@@ -595,7 +433,7 @@ impl Order {
     }
 
     /// The tags of a response that was known by `before`, after an answer that may leave them out.
-    fn tags_after(&self, before: &[Tag], fields: &HeaderMap) -> Vec<Tag> {
+    pub(super) fn tags_after(&self, before: &[Tag], fields: &HeaderMap) -> Vec<Tag> {
         if fields.contains_key(SURROGATE_KEY) || fields.contains_key(CACHE_TAG) {
             self.tags(fields)
         } else {
@@ -620,21 +458,7 @@ impl Order {
         }
     }
 
-    /// Hands over a part that may not be stored: only what the client has asked for of it.
-    fn hand_over_part(&mut self, parts: Parts, body: Body, range: Option<(ByteRange, u64)>) {
-        let response = Response::from_parts(parts, body);
-        let asked = self.aligned().and(self.asked.fields.get(header::RANGE)).and_then(http_cache::range::single);
-        let response = match (asked, range) {
-            (Some((first, last)), Some((got, total))) if first >= got.first && first <= got.last => {
-                let last = last.unwrap_or(u64::MAX).min(got.last);
-                by_range::narrowed(response, got, ByteRange { first, last }, total)
-            }
-            _ => response,
-        };
-        self.hand_over(Exclusive::Response(response));
-    }
-
-    fn hand_over(&mut self, exclusive: Exclusive) {
+    pub(super) fn hand_over(&mut self, exclusive: Exclusive) {
         // A client that has gone away wants nothing; with it the connection to the origin is let go.
         if let Some(leader) = self.leader.take() {
             let _ = leader.send(exclusive);
@@ -645,7 +469,7 @@ impl Order {
         rules_for(&self.zone, &self.asked, status, fields)
     }
 
-    fn judge(
+    pub(super) fn judge(
         &self,
         method: &Method,
         status: StatusCode,
@@ -656,7 +480,7 @@ impl Order {
         judge_for(&self.zone, &self.asked, method, (status, fields), asked_ms, answered_ms)
     }
 
-    fn tags(&self, fields: &HeaderMap) -> Vec<Tag> {
+    pub(super) fn tags(&self, fields: &HeaderMap) -> Vec<Tag> {
         let most = usize::try_from(self.zone.doc.max_tags).unwrap_or(usize::MAX);
         let (tags, left_out) = read_tags(fields, most);
         if left_out > 0 {
@@ -665,13 +489,13 @@ impl Order {
         tags
     }
 
-    fn most_bytes(&self) -> u64 {
+    pub(super) fn most_bytes(&self) -> u64 {
         self.zone.doc.max_object_bytes.min(self.node.most_body_bytes())
     }
 }
 
 /// The fetch has to be made once more, for the whole thing.
-struct Again;
+pub(super) struct Again;
 
 /// What a zone's policy says about a response to a request.
 fn rules_for(zone: &PullZone, asked: &Asked, status: StatusCode, fields: &HeaderMap) -> http_cache::response::Rules {
@@ -705,7 +529,7 @@ pub(crate) fn judge_for(
 }
 
 /// Says when a response arrived that does not say when it was made.
-fn date(fields: &mut HeaderMap, now_ms: u64) {
+pub(super) fn date(fields: &mut HeaderMap, now_ms: u64) {
     if let Ok(date) = HeaderValue::try_from(http_cache::date::format(now_ms / 1_000)) {
         fields.insert(header::DATE, date);
     }
@@ -751,42 +575,9 @@ fn copy(from: &HeaderMap, name: HeaderName, to: &mut HeaderMap, as_name: HeaderN
     }
 }
 
-/// `bytes 0-4/10`: the range and the length of the whole (RFC 9110 § 14.4). Nothing where either is not said.
-pub(crate) fn read_content_range(value: &HeaderValue) -> Option<(ByteRange, u64)> {
-    let text = value.to_str().ok()?;
-    let (unit, rest) = text.split_once(' ')?;
-    let (range, total) = rest.trim().split_once('/')?;
-    let (first, last) = range.split_once('-')?;
-    let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok())?;
-    let (first, last, total) = (number(first)?, number(last)?, number(total)?);
-    let holds = unit.eq_ignore_ascii_case("bytes") && first <= last && last < total;
-    holds.then_some((ByteRange { first, last }, total))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn content_ranges() {
-        for (text, expected) in [
-            ("bytes 0-4/10", Some((0, 4, 10))),
-            ("Bytes 9-9/10", Some((9, 9, 10))),
-            ("bytes 0-4/*", None),
-            ("bytes */10", None),
-            ("bytes 5-4/10", None),
-            ("bytes 0-10/10", None),
-            ("bytes -4/10", None),
-            ("bytes +0-4/10", None),
-            ("bytes=0-4/10", None),
-            ("items 0-4/10", None),
-            ("bytes 0-99999999999999999999/10", None),
-        ] {
-            let value = HeaderValue::from_static(text);
-            let read = read_content_range(&value).map(|(range, total)| (range.first, range.last, total));
-            assert_eq!(read, expected, "{text}");
-        }
-    }
 
     #[test]
     fn tags_of_both_fields_are_bounded() {

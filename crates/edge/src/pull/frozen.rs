@@ -68,23 +68,20 @@ pub(crate) struct Ice {
 
 /// Freezes a variant.
 pub(crate) fn freeze(variant: &Variant) -> Option<Ice> {
-    let text = |bytes: &[u8]| bytes.iter().map(|byte| char::from(*byte)).collect::<String>();
+    let (fields, selected_by) = as_text(variant, |bytes| bytes.iter().map(|byte| char::from(*byte)).collect());
     let frozen = Frozen {
         status: variant.status.as_u16(),
-        fields: variant.fields.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect(),
-        selected_by: variant
-            .selected_by
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.as_deref().map(text)))
-            .collect(),
+        fields,
+        selected_by,
         terms: variant.terms,
         answered_ms: variant.answered_ms,
         tags: variant.tags.clone(),
         by_range: match variant.sliced() {
             Some(sliced) => sliced.by_range,
-            None => variant
-                .length
-                .is_some_and(|length| by_range::can_be_sliced(&variant.fields, length, variant.answered_ms)),
+            None => {
+                let large = variant.length.is_none_or(|length| length > api::SLICE_BYTES);
+                large && by_range::takes_ranges(&variant.fields, variant.answered_ms)
+            }
         },
     };
     let mut stamp = [0; STAMP_BYTES];
@@ -93,6 +90,16 @@ pub(crate) fn freeze(variant: &Variant) -> Option<Ice> {
     }
     let meta = serde_json::to_vec(&frozen).ok()?;
     Some(Ice { meta: Bytes::from(meta), stamp, expires_s: variant.useless_from_s() })
+}
+
+/// The fields of a variant, and what selects it.
+type Texts = (Vec<(String, String)>, Vec<(String, Option<String>)>);
+
+/// The fields of a variant and what selects it, with their bytes made text.
+pub(crate) fn as_text(variant: &Variant, text: impl Fn(&[u8]) -> String) -> Texts {
+    let fields = variant.fields.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes())));
+    let selected = |(name, value): &(HeaderName, Option<Box<[u8]>>)| (name.to_string(), value.as_deref().map(&text));
+    (fields.collect(), variant.selected_by.iter().map(selected).collect())
 }
 
 /// The variant of an entry, if it is one. `present`: the slices that are there, where not all are.

@@ -3,7 +3,11 @@
 //! The fetch appends, readers wait for what they have not seen. While the body is *kept* (it is to be stored) nothing is
 //! dropped, and the fetch runs as fast as the origin sends. A body that turns out too large is kept no longer: from then on
 //! the fetch is never more than [`WINDOW_BYTES`] ahead of the slowest reader, what everybody has read is dropped, and a
-//! fetch that nobody reads any more ends (before the first reader has come it waits as long as for a slow one). A reader that holds the others back for [`LAGGARD_MS`] is left behind.
+//! fetch that nobody reads any more ends (before the first reader has come it waits as long as for a slow one). A reader that
+//! holds the others back for [`LAGGARD_MS`] is left behind.
+//!
+//! A kept body that is too large for memory goes to disk as it grows ([`Spool`]): a slice that is written is dropped here at
+//! once, and whoever is behind reads it from there.
 //!
 //! What bodies hold is counted against a [`Budget`] for as long as anybody holds them, finished or not.
 //!
@@ -17,12 +21,16 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{Notify, watch};
 
+use crate::pull::spool::Spool;
+
 /// How far a body that is not kept may be ahead of its slowest reader, in bytes.
 pub(crate) const WINDOW_BYTES: u64 = 1 << 20;
 /// How long the slowest of several readers may stop the others, in milliseconds.
 const LAGGARD_MS: u64 = 5_000;
 /// The least size of a chunk, in bytes; smaller ones are joined.
 const CHUNK_BYTES: usize = 8 << 10;
+/// Bytes of a slice from disk that are handed on at a time.
+const PIECE_BYTES: usize = 128 << 10;
 /// A finished body of at most this size, in bytes, is stored in one piece.
 const JOINED_BYTES: usize = 64 << 10;
 
@@ -64,6 +72,10 @@ struct State {
     dropped: u64,
     end: End,
     kept: bool,
+    /// Where what was dropped of a kept body can be read.
+    spool: Option<Spool>,
+    /// How many bytes are there.
+    spooled: u64,
     readers: HashMap<u64, u64>,
     next_reader: u64,
 }
@@ -85,6 +97,8 @@ impl Growing {
             dropped: 0,
             end: End::Open,
             kept: true,
+            spool: None,
+            spooled: 0,
             readers: HashMap::new(),
             next_reader: 0,
         };
@@ -162,6 +176,39 @@ impl Growing {
         }
     }
 
+    /// From now on what [`Self::spooled`] says is read from there.
+    pub(crate) fn spool(&self, spool: Spool) {
+        self.lock().spool = Some(spool);
+    }
+
+    /// The next slice to be written, once all of it has come; at the end, what is left. Its number and its bytes.
+    pub(crate) fn next_to_spool(&self, at_end: bool) -> Option<(u32, Vec<Bytes>)> {
+        let mut state = self.lock();
+        let (from, slice) = (state.spooled, shelf::disk::SLICE_BYTES);
+        let to = if at_end { state.length.min(from + slice) } else { from + slice };
+        if from >= to || to > state.length {
+            return None;
+        }
+        state.flush();
+        let (mut at, mut pieces) = (from, Vec::new());
+        while at < to {
+            let mut piece = state.at(at)?;
+            piece.truncate(usize::try_from(to - at).unwrap_or(usize::MAX));
+            at += piece.len() as u64;
+            pieces.push(piece);
+        }
+        Some((u32::try_from(from / slice).ok()?, pieces))
+    }
+
+    /// The slice that [`Self::next_to_spool`] gave is written: nobody needs it in memory any more.
+    pub(crate) fn spooled(&self) {
+        let mut state = self.lock();
+        state.spooled = state.length.min(state.spooled + shelf::disk::SLICE_BYTES);
+        let upto = state.spooled;
+        let dropped = state.drop_before(upto);
+        self.budget.held.fetch_sub(dropped, Ordering::AcqRel);
+    }
+
     /// It is not to be stored: from now on the readers set the pace.
     pub(crate) fn let_go(&self) {
         self.lock().kept = false;
@@ -208,7 +255,7 @@ impl Growing {
         let id = state.next_reader;
         state.next_reader += 1;
         state.readers.insert(id, from);
-        Some(Reader { body: Arc::clone(self), id, at: from, changed: self.changed.subscribe() })
+        Some(Reader { body: Arc::clone(self), id, at: from, here: None, changed: self.changed.subscribe() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -283,6 +330,8 @@ pub(crate) struct Reader {
     body: Arc<Growing>,
     id: u64,
     at: u64,
+    /// A slice that was read from disk, and where it begins.
+    here: Option<(u64, Bytes)>,
     changed: watch::Receiver<u64>,
 }
 
@@ -293,19 +342,22 @@ impl Reader {
     /// The word for why it broke off, or `overtaken` where the bytes are gone.
     pub(crate) async fn next(&mut self, most: u64) -> Result<Option<Bytes>, &'static str> {
         loop {
+            if let Some(mut bytes) = self.on_disk() {
+                bytes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+                self.moved(bytes.len() as u64);
+                return Ok(Some(bytes));
+            }
             self.changed.borrow_and_update();
-            let found = {
-                let mut state = self.body.lock();
+            let spool = {
+                let state = self.body.lock();
                 match state.at(self.at) {
                     Some(mut bytes) => {
+                        drop(state);
                         bytes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
-                        self.at += bytes.len() as u64;
-                        let at = self.at;
-                        if let Some(place) = state.readers.get_mut(&self.id) {
-                            *place = at;
-                        }
-                        Some(bytes)
+                        self.moved(bytes.len() as u64);
+                        return Ok(Some(bytes));
                     }
+                    None if self.at < state.spooled => Some(state.spool.clone().ok_or("overtaken")?),
                     None if self.at < state.length => return Err("overtaken"),
                     None => match state.end {
                         End::Done => return Ok(None),
@@ -314,14 +366,33 @@ impl Reader {
                     },
                 }
             };
-            if let Some(bytes) = found {
-                self.body.read.notify_one();
-                return Ok(Some(bytes));
-            }
-            if self.changed.changed().await.is_err() {
+            if let Some(spool) = spool {
+                let number = self.at / shelf::disk::SLICE_BYTES;
+                let slice = spool.slice(u32::try_from(number).unwrap_or(u32::MAX)).await?;
+                self.here = Some((number * shelf::disk::SLICE_BYTES, slice));
+            } else if self.changed.changed().await.is_err() {
                 return Err("abandoned");
             }
         }
+    }
+
+    /// What comes next in the slice that was read from disk.
+    fn on_disk(&mut self) -> Option<Bytes> {
+        let (first, slice) = self.here.as_ref()?;
+        let from = usize::try_from(self.at.checked_sub(*first)?).ok()?;
+        if from >= slice.len() {
+            self.here = None;
+            return None;
+        }
+        Some(slice.slice(from..slice.len().min(from + PIECE_BYTES)))
+    }
+
+    fn moved(&mut self, bytes: u64) {
+        self.at += bytes;
+        if let Some(place) = self.body.lock().readers.get_mut(&self.id) {
+            *place = self.at;
+        }
+        self.body.read.notify_one();
     }
 }
 

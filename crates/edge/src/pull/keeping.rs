@@ -27,7 +27,7 @@ impl Node {
         if tier.disk.find(hash).is_empty() && tier.disk.is_scanned(hash) {
             return None;
         }
-        let variants = tier.blocking(move |disk| load(disk, &disk.seek(hash), &on_disk)).await?;
+        let variants = tier.blocking(move |disk| load(disk, &disk.seek(hash), &on_disk, true)).await?;
         if variants.is_empty() {
             return None;
         }
@@ -38,6 +38,17 @@ impl Node {
         let page = Page { variants, ..Page::default() };
         self.keep_page(key.clone(), page.clone());
         Some(Arc::new(page))
+    }
+
+    /// What is under a key, wherever it is, for who only wants to know: that is no use of it.
+    pub(crate) async fn look_at_page(&self, key: &PageKey) -> Option<Arc<Page>> {
+        if let Some(page) = self.page(key) {
+            return Some(page);
+        }
+        let (hash, on_disk) = key.on_disk();
+        let tier = self.disk.as_ref()?;
+        let variants = tier.blocking(move |disk| load(disk, &disk.seek(hash), &on_disk, false)).await?;
+        (!variants.is_empty()).then(|| Arc::new(Page { variants, ..Page::default() }))
     }
 
     /// Changes the page of a key, in one step. False: it does not fit into the store.
@@ -308,8 +319,9 @@ fn slices_of(pieces: &[Bytes]) -> impl Iterator<Item = Vec<Bytes>> {
     })
 }
 
-/// The variants of a key that lie on disk, newest first. What cannot be read is not there.
-fn load(disk: &Disk, entries: &[EntryId], key: &Bytes) -> Vec<Arc<Variant>> {
+/// The variants of a key that lie on disk, newest first. What cannot be read is not there. `used`: that is a use of them, and
+/// older ones are removed.
+fn load(disk: &Disk, entries: &[EntryId], key: &Bytes, used: bool) -> Vec<Arc<Variant>> {
     let mut variants: Vec<Arc<Variant>> = Vec::new();
     for entry in entries {
         let Ok(head) = disk.head(*entry) else { continue };
@@ -323,10 +335,13 @@ fn load(disk: &Disk, entries: &[EntryId], key: &Bytes) -> Vec<Arc<Variant>> {
         let Some(variant) = thaw(&head, *entry, present.as_ref()) else {
             continue; // of a form that this program does not read
         };
-        disk.touch(*entry);
-        if variants.iter().any(|newer| newer.replaces(&variant)) {
+        let outdated = variants.iter().any(|newer| newer.replaces(&variant));
+        if used && outdated {
             disk.remove(*entry);
-        } else {
+        } else if used {
+            disk.touch(*entry);
+        }
+        if !outdated {
             variants.push(variant);
         }
     }

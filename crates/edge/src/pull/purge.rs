@@ -79,7 +79,7 @@ pub(crate) async fn serve(
 
 /// Purges here, and returns when that outlives the machine.
 async fn mark(node: &Node, targets: PurgeTargets) -> Result<u64, Problem> {
-    let number = node.marks.mark(targets);
+    let number = node.mark(targets);
     let kept = node.marks.sync().await;
     kept.map_err(|error| Problem::new(ErrorCode::Internal, format!("purged until this edge is restarted: {error}")))?;
     Ok(number)

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::disk::Opened;
 use crate::node::Node;
-use crate::pull::growing::Growing;
+use crate::pull::growing::{Budget, Growing};
 use crate::pull::sliced::{CHANGED, Sliced};
 
 /// Slices that a run holds for its readers, the one that is coming among them.
@@ -115,7 +115,7 @@ impl Run {
 
     /// Makes room in the window for the next slice. Nothing: nobody wants it. `hurry`: what has passed can be had from the
     /// store, and cannot be asked for again, so that nobody is waited for.
-    async fn advance(&self, node: &Node, hurry: bool) -> Option<Arc<Growing>> {
+    async fn advance(&self, budget: &Arc<Budget>, hurry: bool) -> Option<Arc<Growing>> {
         let mut slow = std::pin::pin!(tokio::time::sleep(Duration::from_millis(LAGGARD_MS)));
         loop {
             let moved = self.moved.notified();
@@ -123,7 +123,7 @@ impl Run {
                 let mut state = self.lock();
                 let slowest = state.readers.values().min().copied();
                 // Little before anybody has come, and where there is much on its way already.
-                let narrow = state.next_reader == 0 || node.pull.budget.exceeded();
+                let narrow = state.next_reader == 0 || budget.exceeded();
                 let window = if narrow { 1 } else { WINDOW_SLICES };
                 // Before the first reader has come, what there is waits for it.
                 if slowest.is_none() && state.next_reader > 0 && !hurry {
@@ -139,7 +139,7 @@ impl Run {
                 }
                 if state.window.len() < window {
                     let index = state.next;
-                    let growing = Growing::new(index.saturating_mul(SLICE_BYTES), &node.pull.budget);
+                    let growing = Growing::new(index.saturating_mul(SLICE_BYTES), budget);
                     state.window.push_back((index, Arc::clone(&growing)));
                     state.next += 1;
                     drop(state);
@@ -280,7 +280,7 @@ async fn copy(
         while !bytes.is_empty() && at < run.bytes.end {
             let growing = match coming.take() {
                 Some(growing) => growing,
-                None => run.advance(node, !sliced.by_range && kept).await.ok_or("abandoned")?,
+                None => run.advance(&node.pull.budget, !sliced.by_range && kept).await.ok_or("abandoned")?,
             };
             let index = at / SLICE_BYTES;
             let whole = sliced.bytes_of(index);
@@ -310,5 +310,133 @@ async fn copy(
             }
         }
     }
+    if !sliced.by_range && coming.is_none() {
+        ends(body).await?;
+    }
     Ok(())
+}
+
+/// A body that did not say how long it is has to end where what is stored does.
+async fn ends(mut body: std::pin::Pin<&mut Body>) -> Result<(), &'static str> {
+    while let Some(frame) = body.frame().await {
+        let data = frame.map_err(|_| "closed-early")?.into_data();
+        if data.is_ok_and(|bytes| !bytes.is_empty()) {
+            return Err(CHANGED);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: u64 = SLICE_BYTES;
+
+    fn budget() -> Arc<Budget> {
+        Budget::new(u64::MAX)
+    }
+
+    /// The next slice, if it begins without anybody moving.
+    async fn at_once(run: &Run, hurry: bool) -> Option<u64> {
+        let budget = budget();
+        tokio::select! {
+            biased;
+            begun = run.advance(&budget, hurry) => begun.map(|growing| growing.first() / S),
+            () = tokio::task::yield_now() => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_is_ahead_of_its_slowest_reader_by_a_window_and_of_nobody_by_more_than_a_slice() {
+        let run = Run::new(0..10 * S, 0);
+        assert_eq!((at_once(&run, false).await, at_once(&run, false).await), (Some(0), None), "nobody has come yet");
+        let (slow, quick) = (Seat::take(&run, 0), Seat::take(&run, 0));
+        assert_eq!((at_once(&run, false).await, at_once(&run, false).await), (Some(1), Some(2)));
+        quick.move_to(2);
+        assert_eq!(at_once(&run, false).await, None);
+        slow.move_to(1);
+        assert_eq!((at_once(&run, false).await, at_once(&run, false).await), (Some(3), None));
+        assert_eq!(run.slice(0).await.err(), Some("passed"));
+        assert_eq!(run.slice(1).await.expect("in the window").first(), S);
+        let tight = Budget::new(0);
+        let held = Growing::new(0, &tight);
+        assert!(held.push(&Bytes::from_static(b"x")).await && tight.exceeded());
+        slow.move_to(3);
+        quick.move_to(3);
+        let begun = run.advance(&tight, false);
+        assert!(
+            tokio::time::timeout(Duration::from_millis(1), begun).await.is_err(),
+            "where much is on its way already"
+        );
+        assert_eq!(at_once(&run, false).await, Some(4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_without_readers_ends_and_one_that_hurries_waits_for_nobody() {
+        let run = Run::new(0..10 * S, 0);
+        drop(Seat::take(&run, 0));
+        assert!(run.advance(&budget(), false).await.is_none());
+        let run = Run::new(0..10 * S, 0);
+        let stuck = Seat::take(&run, 0);
+        for index in 0..10 {
+            assert_eq!(at_once(&run, true).await, Some(index));
+        }
+        assert!(!run.has_for_reader(6) && run.has_for_reader(7), "a window is left");
+        drop(stuck);
+        // The first reader is waited for, and not for ever.
+        let nobody = Run::new(0..10 * S, 0);
+        assert_eq!(at_once(&nobody, false).await, Some(0));
+        assert!(nobody.advance(&budget(), false).await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_the_others_back_gets_the_rest_by_itself() {
+        let run = Run::new(0..10 * S, 0);
+        let (_stuck, quick) = (Seat::take(&run, 0), Seat::take(&run, 0));
+        for index in 0..3 {
+            assert_eq!(at_once(&run, false).await, Some(index));
+        }
+        quick.move_to(2);
+        let next = run.advance(&budget(), false).await.expect("after a while");
+        assert_eq!((next.first() / S, run.has_for_reader(0)), (3, false));
+        // Alone, it is waited for.
+        let alone = Run::new(0..10 * S, 0);
+        let _slow = Seat::take(&alone, 0);
+        for index in 0..3 {
+            assert_eq!(at_once(&alone, false).await, Some(index));
+        }
+        let budget = budget();
+        let patient = alone.advance(&budget, false);
+        assert!(tokio::time::timeout(Duration::from_millis(10 * LAGGARD_MS), patient).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_a_run_brings_to_whom() {
+        let run = Run::new(2 * S..8 * S + 5, 2);
+        let _seat = Seat::take(&run, 2);
+        for (index, upto, near, expected) in [
+            (1, 2 * S, false, false),
+            (2, 3 * S, true, true),
+            (4, 5 * S, true, true),
+            (5, 6 * S, true, false),
+            (5, 6 * S, false, true),
+            (8, 8 * S + 5, false, true),
+            (8, 8 * S + 6, false, false),
+            (9, 9 * S, false, false),
+        ] {
+            assert_eq!(run.brings(index, upto, near), expected, "{index} {upto} {near}");
+        }
+        let coming = run.advance(&budget(), false).await.expect("begun");
+        let waiting = tokio::spawn({
+            let run = Arc::clone(&run);
+            async move { run.slice(7).await.err() }
+        });
+        run.end("closed-early");
+        run.end("abandoned");
+        assert_eq!(waiting.await.expect("task"), Some("closed-early"), "only the first word counts");
+        let mut reader = coming.read(0).expect("there");
+        assert_eq!(reader.next(1).await, Err("closed-early"));
+        assert!(!run.brings(3, 4 * S, false) && run.has_for_reader(2) && !run.has_for_reader(3));
+    }
 }

@@ -18,6 +18,7 @@ use crate::node::{FileKey, HeadKey, Held, Node};
 use crate::pull::stored::{Page, PageKey, Variant};
 use crate::pull::{self, Asked};
 use crate::shelved::remove_body_of;
+use crate::sweep::remove;
 use crate::tools::filter::{Filter, key_of};
 use crate::tools::{ending, invalid, rows};
 
@@ -293,15 +294,7 @@ pub(super) async fn evict(node: &Arc<Node>, what: CacheEvict) -> Result<CacheEvi
                 if file.is_some() {
                     remove_body_of(disk, id);
                 }
-                disk.remove(id);
-                let head = file.and_then(|file| at.head(&file));
-                if let Some(head) = head {
-                    head.on_disk.lost(id);
-                }
-                let page = page.and_then(|key| at.page(&key));
-                for variant in page.iter().flat_map(|page| &page.variants) {
-                    variant.on_disk.lost(id);
-                }
+                remove(&at, disk, id, page.as_ref(), file.as_ref());
             }
         });
         removed.await.ok_or_else(ending)?;

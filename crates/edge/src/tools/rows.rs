@@ -9,7 +9,7 @@ use crate::head::Head;
 use crate::node::{BodyId, FileKey, HeadKey, Node};
 use crate::pull::sliced::Sliced;
 use crate::pull::stored::{Content, PageKey, Variant};
-use crate::pull::thaw;
+use crate::pull::{as_text, thaw};
 use crate::purges::Verdict;
 use crate::shelved::thaw_for_tools;
 
@@ -98,13 +98,10 @@ fn of_variant(node: &Node, key: &PageKey, variant: &Variant, with_details: bool)
     let age_s = variant.age_s(now_ms);
     let times = variant.terms.storable;
     let media_type = variant.fields.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let (fields, selected_by) = if with_details { as_text(variant, text) } else { Default::default() };
     let details = || CacheDetails {
-        fields: variant.fields.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect(),
-        selected_by: variant
-            .selected_by
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.as_deref().map(text)))
-            .collect(),
+        fields,
+        selected_by,
         lifetime_s: times.lifetime_s,
         stale_while_revalidate_s: times.stale_while_revalidate_s,
         stale_if_error_s: times.stale_if_error_s,

@@ -22,6 +22,7 @@ pub(super) fn of(node: &Node) -> CacheStats {
             open_files: stats.open_files as u64,
             eviction: policy.policy.to_string(),
             objective: policy.objective.to_string(),
+            curve: curve(&tier.curve),
             folders: stats.folders.into_iter().map(folder).collect(),
         }
     });
@@ -40,26 +41,26 @@ pub(super) fn of(node: &Node) -> CacheStats {
             eviction: policy.policy.to_string(),
             objective: policy.objective.to_string(),
             classes: node.classes.named().into_iter().map(class).collect(),
-            curve: node
-                .curve
-                .ratios()
-                .iter()
-                .map(|point| CurvePoint {
-                    factor: point.factor,
-                    requests: point.request_hit_ratio,
-                    bytes: point.byte_hit_ratio,
-                })
-                .collect(),
+            curve: curve(&node.curve),
         },
         disk,
     }
+}
+
+fn curve(curve: &shelf::Curve) -> Vec<CurvePoint> {
+    let point = |point: &shelf::CurvePoint| CurvePoint {
+        factor: point.factor,
+        requests: point.request_hit_ratio,
+        bytes: point.byte_hit_ratio,
+    };
+    curve.ratios().iter().map(point).collect()
 }
 
 fn folder(stats: FolderStats) -> DiskFolderStats {
     let (state, reason) = match stats.state {
         FolderState::Ok => (DiskFolderState::Ok, None),
         FolderState::ReadOnly(why) => (DiskFolderState::ReadOnly, Some(why)),
-        FolderState::Gone(why) => (DiskFolderState::Gone, Some(why)),
+        FolderState::Gone(why) | FolderState::Silent(why) => (DiskFolderState::Gone, Some(why)),
     };
     DiskFolderStats {
         path: stats.path.to_string_lossy().into_owned(),

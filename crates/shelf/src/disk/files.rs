@@ -9,8 +9,8 @@ use std::fs::{File, OpenOptions, ReadDir};
 use std::io::{self, IoSlice, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use rustix::fs::{FallocateFlags, StatVfs};
 use rustix::io::Errno;
@@ -51,6 +51,8 @@ pub enum Failure {
     TooManyFiles,
     /// `ENOENT`
     Missing,
+    /// It waits until the rules are taken away, and then goes on.
+    Hang,
 }
 
 /// When which operation fails.
@@ -73,6 +75,7 @@ pub struct Rule {
 pub struct Faults {
     any: AtomicBool,
     rules: Mutex<Vec<Rule>>,
+    cleared: Condvar,
 }
 
 impl Faults {
@@ -86,6 +89,7 @@ impl Faults {
     pub fn clear(&self) {
         self.any.store(false, Ordering::Relaxed);
         self.rules.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.cleared.notify_all();
     }
 
     fn check(&self, operation: Operation, folder: usize) -> io::Result<()> {
@@ -111,6 +115,11 @@ impl Faults {
         });
         match failure {
             None => Ok(()),
+            Some(Failure::Hang) => {
+                let waiting = |_: &mut Vec<Rule>| self.any.load(Ordering::Relaxed);
+                drop(self.cleared.wait_while(rules, waiting).unwrap_or_else(PoisonError::into_inner));
+                Ok(())
+            }
             Some(Failure::Full) => Err(Errno::NOSPC.into()),
             Some(Failure::ReadOnly) => Err(Errno::ROFS.into()),
             Some(Failure::Io) => Err(Errno::IO.into()),
@@ -136,50 +145,71 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 pub(crate) struct Files {
     folder: usize,
     faults: Arc<Faults>,
+    /// Operations that have begun, and that have ended.
+    counts: Arc<[AtomicU64; 2]>,
+}
+
+/// An operation, which ends with this.
+struct Doing<'a>(&'a AtomicU64);
+
+impl Drop for Doing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Files {
     pub(crate) fn new(folder: usize, faults: Arc<Faults>) -> Self {
-        Self { folder, faults }
+        Self { folder, faults, counts: Arc::default() }
     }
 
-    fn check(&self, operation: Operation) -> io::Result<()> {
-        self.faults.check(operation, self.folder)
+    fn check(&self, operation: Operation) -> io::Result<Doing<'_>> {
+        let [begun, ended] = &*self.counts;
+        begun.fetch_add(1, Ordering::Relaxed);
+        let doing = Doing(ended);
+        self.faults.check(operation, self.folder).map(|()| doing)
+    }
+
+    /// How many operations have begun, and how many have ended, one way or the other.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let [begun, ended] = &*self.counts;
+        let ended = ended.load(Ordering::Relaxed);
+        (begun.load(Ordering::Relaxed), ended)
     }
 
     /// Opens a file for reading.
     pub(crate) fn open(&self, path: &Path) -> io::Result<File> {
-        self.check(Operation::Open)?;
+        let _doing = self.check(Operation::Open)?;
         File::open(path)
     }
 
     /// Opens a file for writing in place; it must be there.
     pub(crate) fn open_to_write(&self, path: &Path) -> io::Result<File> {
-        self.check(Operation::Open)?;
+        let _doing = self.check(Operation::Open)?;
         OpenOptions::new().read(true).write(true).open(path)
     }
 
     /// Makes a file that is not there yet.
     pub(crate) fn create(&self, path: &Path) -> io::Result<File> {
-        self.check(Operation::Create)?;
+        let _doing = self.check(Operation::Create)?;
         OpenOptions::new().read(true).write(true).create_new(true).open(path)
     }
 
     /// Makes a file, or empties the one that is there.
     pub(crate) fn create_over(&self, path: &Path) -> io::Result<File> {
-        self.check(Operation::Create)?;
+        let _doing = self.check(Operation::Create)?;
         OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)
     }
 
     /// Makes a folder and those above it; one that is there is fine.
     pub(crate) fn create_folder(&self, path: &Path) -> io::Result<()> {
-        self.check(Operation::Create)?;
+        let _doing = self.check(Operation::Create)?;
         std::fs::create_dir_all(path)
     }
 
     /// Fills `buffer` from the bytes at `at`; says how many there were before the end of the file.
     pub(crate) fn read_at(&self, file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        self.check(Operation::Read)?;
+        let _doing = self.check(Operation::Read)?;
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
             match file.read_at(rest, at + done as u64) {
@@ -205,7 +235,7 @@ impl Files {
         mut at: u64,
     ) -> io::Result<()> {
         for chunk in chunks {
-            self.check(Operation::Write)?;
+            let _doing = self.check(Operation::Write)?;
             file.write_all_at(chunk, at)?;
             at += chunk.len() as u64;
         }
@@ -214,7 +244,7 @@ impl Files {
 
     /// Writes `chunks` at the position of the file, with as few calls as possible.
     pub(crate) fn append<'a>(&self, mut file: &File, chunks: impl IntoIterator<Item = &'a [u8]>) -> io::Result<()> {
-        self.check(Operation::Write)?;
+        let _doing = self.check(Operation::Write)?;
         let mut slices: Vec<_> = chunks.into_iter().filter(|chunk| !chunk.is_empty()).map(IoSlice::new).collect();
         let mut rest = slices.as_mut_slice();
         while !rest.is_empty() {
@@ -230,13 +260,13 @@ impl Files {
 
     /// Sets the size of a file; what is new is a hole.
     pub(crate) fn set_size(&self, file: &File, bytes: u64) -> io::Result<()> {
-        self.check(Operation::Write)?;
+        let _doing = self.check(Operation::Write)?;
         file.set_len(bytes)
     }
 
     /// Reserves space for the bytes at `at`, without changing the file's size. A file system that cannot is fine.
     pub(crate) fn reserve(&self, file: &File, at: u64, bytes: u64) -> io::Result<()> {
-        self.check(Operation::Reserve)?;
+        let _doing = self.check(Operation::Reserve)?;
         match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, at, bytes.max(1)) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             result => Ok(result?),
@@ -251,25 +281,25 @@ impl Files {
 
     /// Syncs a file, its size included.
     pub(crate) fn sync(&self, file: &File) -> io::Result<()> {
-        self.check(Operation::Sync)?;
+        let _doing = self.check(Operation::Sync)?;
         file.sync_all()
     }
 
     /// Syncs the file system that holds `file`: what could not be written since the last time is an error.
     pub(crate) fn sync_all(&self, file: &File) -> io::Result<()> {
-        self.check(Operation::Sync)?;
+        let _doing = self.check(Operation::Sync)?;
         Ok(rustix::fs::syncfs(file)?)
     }
 
     /// Renames, over what is there.
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.check(Operation::Rename)?;
+        let _doing = self.check(Operation::Rename)?;
         std::fs::rename(from, to)
     }
 
     /// Removes a file; one that is not there is fine.
     pub(crate) fn remove(&self, path: &Path) -> io::Result<()> {
-        self.check(Operation::Remove)?;
+        let _doing = self.check(Operation::Remove)?;
         match std::fs::remove_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
@@ -278,7 +308,7 @@ impl Files {
 
     /// What is in a folder.
     pub(crate) fn list(&self, path: &Path) -> io::Result<ReadDir> {
-        self.check(Operation::List)?;
+        let _doing = self.check(Operation::List)?;
         std::fs::read_dir(path)
     }
 
@@ -286,13 +316,13 @@ impl Files {
     pub(crate) fn is_there(&self, path: &Path) -> io::Result<bool> {
         match self.check(Operation::List) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            result => result.and_then(|()| path.try_exists()),
+            result => result.and_then(|_doing| path.try_exists()),
         }
     }
 
     /// How large the file system is and how much of it is free for us, in bytes.
     pub(crate) fn space(&self, path: &Path) -> io::Result<Space> {
-        self.check(Operation::Reserve)?;
+        let _doing = self.check(Operation::Reserve)?;
         let StatVfs { f_frsize, f_blocks, f_bavail, .. } = rustix::fs::statvfs(path)?;
         Ok(Space { total_bytes: f_blocks.saturating_mul(f_frsize), free_bytes: f_bavail.saturating_mul(f_frsize) })
     }

@@ -5,7 +5,8 @@
 //! level of 4,096 folders holds a million entries with 244 in each, and costs a small tier less than two levels do.
 //!
 //! State: *ok*; *read-only* after a failed write or sync, until a probe succeeds; *gone* while the folder is not there,
-//! when it counts as empty. A reader is never the one who waits for a folder to come back.
+//! when it counts as empty; *silent* after [`MAX_STRIKES`] time-outs in a row, until a probe comes back. A reader is never the
+//! one who waits for a folder to come back, and what was to be removed from a silent one is removed then.
 //!
 //! Locks: `index` covers the index and is never held over a call into the file system. `heads` covers a
 //! read-change-write of a file's head or slice table; lookups do not need it. `state` covers the state's two words.
@@ -31,6 +32,10 @@ pub(crate) const FANS: usize = 4096;
 const RESERVE_PART: u64 = 100;
 /// …but no more than this many bytes.
 const MAX_RESERVE_BYTES: u64 = 1 << 30;
+/// Time-outs in a row after which a folder is not asked any more.
+pub(crate) const MAX_STRIKES: u32 = 3;
+/// Files whose removal from a silent folder is remembered.
+const MAX_UNLINKED_LATER: usize = 65_536;
 const MARKER: &str = "shelf";
 const MARKER_TEXT: &[u8] =
     b"This folder belongs to a Littoral edge. Whatever is in it may be deleted while the edge is down.\n";
@@ -46,6 +51,8 @@ pub enum FolderState {
     ReadOnly(String),
     /// Not at all, and why.
     Gone(String),
+    /// Not at all until it answers again, and why. What it holds is still known.
+    Silent(String),
 }
 
 /// See the head of the file.
@@ -64,6 +71,11 @@ pub(crate) struct Folder {
     heads: Mutex<()>,
     state: Mutex<FolderState>,
     writable: AtomicBool,
+    silent: AtomicBool,
+    /// Time-outs in a row, and the operations that had ended at the last.
+    strikes: Mutex<(u32, u64)>,
+    /// Files to be removed when the folder answers again.
+    unlink_later: Mutex<Vec<Name>>,
     lock: Mutex<Option<File>>,
     /// The device on which the folder was last seen; 0 = never.
     device: AtomicU64,
@@ -77,6 +89,7 @@ pub(crate) struct Counters {
     pub(crate) reads: AtomicU64,
     pub(crate) read_bytes: AtomicU64,
     pub(crate) read_errors: AtomicU64,
+    pub(crate) timeouts: AtomicU64,
     pub(crate) writes: AtomicU64,
     pub(crate) written_bytes: AtomicU64,
     pub(crate) write_errors: AtomicU64,
@@ -127,6 +140,9 @@ impl Folder {
             heads: Mutex::new(()),
             state: Mutex::new(FolderState::Gone("not opened yet".into())),
             writable: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
+            strikes: Mutex::default(),
+            unlink_later: Mutex::default(),
             lock: Mutex::new(None),
             device: AtomicU64::new(0),
             life: fastrand::u64(..),
@@ -149,6 +165,35 @@ impl Folder {
 
     pub(crate) fn is_writable(&self) -> bool {
         self.writable.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing is to be asked of the folder, because it does not answer.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Acquire)
+    }
+
+    /// Somebody has waited for too long, perhaps for this folder: after [`MAX_STRIKES`] times without any operation that
+    /// has come to an end between them it is silent.
+    pub(crate) fn strike(&self) {
+        let (begun, ended) = self.files.counts();
+        if begun == ended || self.is_silent() {
+            return;
+        }
+        Counters::add(&self.counters.timeouts, 1);
+        let strikes = {
+            let mut last = self.strikes.lock().unwrap_or_else(PoisonError::into_inner);
+            *last = if last.1 == ended { (last.0 + 1, ended) } else { (1, ended) };
+            last.0
+        };
+        if strikes >= MAX_STRIKES && !matches!(self.state(), FolderState::Gone(_)) {
+            self.set_state(FolderState::Silent(format!("{strikes} time-outs in a row")));
+        }
+    }
+
+    /// The folder has answered: what was put off is done.
+    pub(crate) fn catch_up(&self) {
+        let later = std::mem::take(&mut *self.unlink_later.lock().unwrap_or_else(PoisonError::into_inner));
+        self.unlink(&later);
     }
 
     /// In which of the entries' folders a file is.
@@ -225,6 +270,7 @@ impl Folder {
     pub(crate) fn set_state(&self, state: FolderState) {
         let mut current = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         self.writable.store(state == FolderState::Ok, Ordering::Release);
+        self.silent.store(matches!(state, FolderState::Silent(_)), Ordering::Release);
         if *current == state {
             return;
         }
@@ -233,6 +279,9 @@ impl Folder {
             FolderState::Ok => tracing::info!(folder = %path, "cache folder is in use"),
             FolderState::ReadOnly(reason) => {
                 tracing::warn!(folder = %path, %reason, "cache folder is out of use for writing");
+            }
+            FolderState::Silent(reason) => {
+                tracing::warn!(folder = %path, %reason, "cache folder is out of use until it answers");
             }
             FolderState::Gone(reason) => tracing::warn!(folder = %path, %reason, "cache folder is out of use"),
         }
@@ -282,6 +331,12 @@ impl Folder {
 
     /// Removes files whose entries are gone from the index.
     pub(crate) fn unlink(&self, names: &[Name]) {
+        if self.is_silent() {
+            let mut later = self.unlink_later.lock().unwrap_or_else(PoisonError::into_inner);
+            let room = MAX_UNLINKED_LATER.saturating_sub(later.len());
+            later.extend(names.iter().take(room)); // beyond that, the next start finds them, and what replaced them
+            return;
+        }
         for &name in names {
             if let Err(error) = self.files.remove(&self.path_of(name)) {
                 self.failed("remove", &error);

@@ -54,10 +54,12 @@ pub const STAMP_BYTES: usize = 32;
 pub(crate) const FIXED_BYTES: usize = 136;
 /// Bytes of a place in the slice table.
 pub(crate) const PLACE_BYTES: u64 = 24;
-/// Room that a head keeps so that its meta may grow in place, in bytes.
+/// Room that a head keeps so that its meta may grow in place, in bytes,
 const SPARE_BYTES: usize = 128;
+/// and where a slice table follows: what is large is not given up for a few more fields.
+pub(crate) const LARGE_SPARE_BYTES: usize = 8 << 10;
 /// The longest head, in bytes.
-pub(crate) const MAX_HEAD_BYTES: usize = FIXED_BYTES + MAX_KEY_BYTES + MAX_META_BYTES + SPARE_BYTES + 8;
+pub(crate) const MAX_HEAD_BYTES: usize = FIXED_BYTES + MAX_KEY_BYTES + MAX_META_BYTES + LARGE_SPARE_BYTES + 8;
 const MAGIC: &[u8; 8] = b"LITSHELF";
 const VERSION: u32 = 1;
 const LENGTH_UNKNOWN: u64 = u64::MAX;
@@ -236,9 +238,10 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// The bytes that a head with such a key and meta gets, room to grow in place included.
-    pub(crate) fn room(key: &[u8], meta: &[u8]) -> u32 {
-        (FIXED_BYTES + key.len() + meta.len() + SPARE_BYTES).next_multiple_of(8) as u32
+    /// The bytes that a head with such a key and meta gets, room to grow in place included. `places`: of the slice table.
+    pub(crate) fn room(key: &[u8], meta: &[u8], places: u32) -> u32 {
+        let spare = if places > 0 { LARGE_SPARE_BYTES } else { SPARE_BYTES };
+        (FIXED_BYTES + key.len() + meta.len() + spare).next_multiple_of(8) as u32
     }
 
     /// Whether key and meta fit into the head bytes.

@@ -41,6 +41,9 @@ pub enum ReadError {
     /// [`MAX_OPEN_FILES`] are open.
     #[error("{MAX_OPEN_FILES} files are open already")]
     Busy,
+    /// The folder does not answer, and is not asked until it does. The entry stays.
+    #[error("the cache folder does not answer")]
+    Silent,
     /// The file system failed. The entry stays.
     #[error("cannot read from disk: {0}")]
     Io(io::Error),
@@ -191,16 +194,22 @@ pub(crate) type Said = Result<Option<Place>, Flaw>;
 
 /// Which slices are stored, and the blocks that they take. Damaged places count as absent.
 pub(crate) fn read_table(files: &Files, file: &File, header: &Header) -> io::Result<(Present, u32)> {
-    let mut table = vec![0; (u64::from(header.places) * PLACE_BYTES) as usize];
-    files.read_at(file, &mut table, header.place_at(0))?;
     let (mut present, mut taken) = (Present::default(), 0);
-    for (number, raw) in (0..header.places).zip(table.chunks(PLACE_BYTES as usize)) {
-        if let Ok(Some(place)) = Place::decode(raw, header.name, number) {
+    for (number, said) in (0..).zip(read_places(files, file, header)?) {
+        if let Ok(Some(place)) = said {
             present.insert(number);
             taken += blocks(place.bytes.into());
         }
     }
     Ok((present, taken))
+}
+
+/// What every place of the slice table says, read in one go.
+pub(crate) fn read_places(files: &Files, file: &File, header: &Header) -> io::Result<Vec<Said>> {
+    let mut table = vec![0; (u64::from(header.places) * PLACE_BYTES) as usize];
+    files.read_at(file, &mut table, header.place_at(0))?;
+    let places = (0..header.places).zip(table.chunks(PLACE_BYTES as usize));
+    Ok(places.map(|(number, raw)| Place::decode(raw, header.name, number)).collect())
 }
 
 /// Tries again when the answer is a flaw, without anybody who writes heads or places meanwhile.
@@ -218,6 +227,9 @@ impl Disk {
     /// The file of an entry, opened and its head proved.
     pub(crate) fn handle(&self, id: EntryId) -> Result<Arc<Handle>, ReadError> {
         let folder = self.folder(id).ok_or(ReadError::Gone)?;
+        if folder.is_silent() {
+            return Err(ReadError::Silent);
+        }
         let record = *folder.index().get(id.slot, id.nonce).ok_or(ReadError::Gone)?;
         let name = record.name();
         if let Some(handle) = self.handles.get(&name) {
@@ -318,6 +330,9 @@ impl Disk {
     pub(crate) fn slice_of(&self, handle: &Handle, number: u32) -> Result<Bytes, ReadError> {
         let folder = self.folder(handle.id).ok_or(ReadError::Gone)?;
         let mut seen = None;
+        if folder.is_silent() {
+            return Err(ReadError::Silent);
+        }
         if handle.header.length == Some(0) && number == 0 {
             return Ok(Bytes::new());
         }

@@ -2,9 +2,9 @@
 //!
 //! The scan goes through the entries' folders one by one. A file that the index has not is opened and its head read; a
 //! file that it has from a snapshot is believed in (its head is read when it is used), unless it is sliced, because
-//! slices come after the snapshot. What the snapshot has and the scan has not found is gone. What was removed since the
-//! scan began is not brought back. Meanwhile the tier serves; a key whose folder the scan has not reached is looked for
-//! by name ([`Disk::seek`]).
+//! slices come after the snapshot. One whose length nobody has said is removed: its writer died with the life before.
+//! What the snapshot has and the scan has not found is gone. What was removed since the scan began is not brought back.
+//! Meanwhile the tier serves; a key whose folder the scan has not reached is looked for by name ([`Disk::seek`]).
 
 use std::io;
 use std::sync::Weak;
@@ -98,6 +98,14 @@ impl Disk {
                 Err(Unusable::InUse) => folder.set_state(FolderState::Gone("another process has it".into())),
                 Err(Unusable::Io(error)) => folder.set_state(FolderState::Gone(error.to_string())),
             },
+            // This may take as long as the folder is silent. A failure is an answer, too.
+            FolderState::Silent(_) => {
+                let answer = folder.probe();
+                folder.set_state(
+                    answer.map_or_else(|error| FolderState::ReadOnly(error.to_string()), |()| FolderState::Ok),
+                );
+                folder.catch_up();
+            }
             _ if self.has_vanished(folder) => {}
             FolderState::ReadOnly(_) => {
                 if folder.probe().is_ok() {
@@ -114,13 +122,14 @@ impl Disk {
 
     /// Whether everything that is stored under a key is known to [`Self::find`]. Memory only.
     pub fn is_scanned(&self, key_hash: KeyHash) -> bool {
-        self.folders.iter().all(|folder| is_scanned(folder, key_hash) || matches!(folder.state(), FolderState::Gone(_)))
+        let out_of_use = |folder: &Folder| folder.is_silent() || matches!(folder.state(), FolderState::Gone(_));
+        self.folders.iter().all(|folder| is_scanned(folder, key_hash) || out_of_use(folder))
     }
 
     /// The entries of a key, newest first, looked for in the folders that the scan has not reached. Blocks for as long as
     /// it takes to list one folder of each.
     pub fn seek(&self, key_hash: KeyHash) -> Vec<EntryId> {
-        for folder in self.folders.iter().filter(|folder| !is_scanned(folder, key_hash)) {
+        for folder in self.folders.iter().filter(|folder| !folder.is_silent() && !is_scanned(folder, key_hash)) {
             let fan = Folder::fan(Name { key_hash, nonce: 0 });
             let Ok(names) = names_in(folder, fan) else { continue };
             for name in names.into_iter().filter(|name| name.key_hash == key_hash) {
@@ -213,6 +222,14 @@ impl Disk {
         let _unchanging = known.map(|_| folder.heads());
         match record_of(folder, name, |path| self.with_files(|| folder.files.open(path))) {
             Ok(None) => Ok(()),
+            // Whoever was to say how long it is has died.
+            Ok(Some(truth)) if truth.length().is_none() && truth.stored_ms < self.opened_ms => {
+                let mut index = folder.index();
+                index.slot_of(name).and_then(|slot| index.remove_at(slot));
+                drop(index);
+                self.discard(folder, &[name]);
+                Ok(())
+            }
             Ok(Some(truth)) => {
                 let mut index = folder.index();
                 let victims = match index.slot_of(name) {

@@ -48,6 +48,8 @@ pub struct FolderStats {
     pub read_bytes: u64,
     /// Reads that the file system failed.
     pub read_errors: u64,
+    /// Times that somebody gave up waiting while the folder was busy.
+    pub timeouts: u64,
     /// Entries made and slices written.
     pub writes: u64,
     /// Bytes of bodies written.
@@ -185,7 +187,7 @@ impl Disk {
             ReadError::Corrupt(flaw) => {
                 done.findings.push(Finding { key_hash: one.key_hash, folder: one.folder, slice, flaw });
             }
-            ReadError::Io(_) | ReadError::Busy => done.unreadable += 1,
+            ReadError::Io(_) | ReadError::Busy | ReadError::Silent => done.unreadable += 1,
             ReadError::Absent | ReadError::Gone => {}
         };
         let handle = match self.open_handle(folder, one.id, &record, true) {
@@ -224,6 +226,7 @@ fn folder_stats(folder: &Folder) -> FolderStats {
         reads: count(&counters.reads),
         read_bytes: count(&counters.read_bytes),
         read_errors: count(&counters.read_errors),
+        timeouts: count(&counters.timeouts),
         writes: count(&counters.writes),
         written_bytes: count(&counters.written_bytes),
         write_errors: count(&counters.write_errors),

@@ -20,7 +20,7 @@ use super::format::{
     blocks, slice_bytes, slices,
 };
 use super::index::{NoRoom, Record, WHOLE};
-use super::read::{Trouble, load, read_place};
+use super::read::{Trouble, load, read_place, read_places};
 use super::{Disk, EntryId, ReadError};
 
 /// What an entry is made of, beside its body.
@@ -105,12 +105,14 @@ impl Disk {
     }
 
     /// Makes a large entry, without slices yet. With a `length` the body has exactly that; without one
-    /// [`Self::finish`] says it, and it is at most `max_length`. Blocks.
+    /// [`Self::finish`] says it, and it is at most `max_length` and the limit of its folder. Blocks.
     pub fn create(&self, new: &New, length: Option<u64>, max_length: u64) -> Result<EntryId, WriteError> {
         let most = length.unwrap_or(max_length);
         check("the body", most, MAX_LENGTH_BYTES)?;
         self.check(new)?;
         self.somewhere(new, |folder| {
+            // A body whose length is not known cannot be larger than its folder, and needs no larger table.
+            let most = length.unwrap_or(max_length.min(folder.limit_bytes));
             let header = self.header(new, length, slices(most).max(1));
             let mut head = header.encode();
             head.extend((0..header.places).flat_map(|number| Place::encode(None, header.name, number)));
@@ -182,9 +184,9 @@ impl Disk {
                 return Err(WriteError::WrongLength(length));
             }
             let mut present = 0;
-            for number in 0..header.places {
+            for (number, said) in (0..).zip(read_places(&folder.files, file, header)?) {
                 let expected = slice_bytes(length, number).filter(|&bytes| bytes > 0);
-                match read_place(&folder.files, file, header, number)?.1 {
+                match said {
                     Ok(None) => {}
                     Ok(Some(place)) if Some(u64::from(place.bytes)) == expected => present += 1,
                     // A damaged place is for whoever reads it.
@@ -256,7 +258,7 @@ impl Disk {
             body_digest: 0,
             key: new.key.clone(),
             meta: new.meta.clone(),
-            head_bytes: Header::room(&new.key, &new.meta),
+            head_bytes: Header::room(&new.key, &new.meta, places),
         }
     }
 
@@ -443,7 +445,7 @@ impl From<ReadError> for WriteError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Io(error) => Self::Io(error),
-            ReadError::Busy => Self::OutOfUse,
+            ReadError::Busy | ReadError::Silent => Self::OutOfUse,
             ReadError::Absent | ReadError::Gone | ReadError::Corrupt(_) => Self::Gone,
         }
     }

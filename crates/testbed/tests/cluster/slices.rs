@@ -6,21 +6,10 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use testbed::eventually;
-use testbed::front::{Front, FrontSettings};
-use testbed::media::{Media, content};
+use testbed::front::Front;
+use testbed::media::content;
 
-const S: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
-
-async fn both() -> (Front, Media) {
-    let media = Media::start().await;
-    (Front::start(FrontSettings::of(&media.url)).await, media)
-}
-
-/// What the origin was asked for, as `Range` or `whole`.
-fn asked(media: &Media) -> Vec<String> {
-    media.requests().iter().map(|sent| sent.range.clone().unwrap_or_else(|| "whole".to_owned())).collect()
-}
+use crate::films::{GIB, S, asked, both, rests};
 
 async fn check(front: &Front, target: &str, version: u64, range: Range<u64>, x_cache: &str) {
     let mut answer = front.range(target, range.start, range.end - 1).await;
@@ -72,15 +61,8 @@ async fn a_client_that_stops_watching_stops_the_fetch() {
     }
     drop(body);
     // What was sent until everybody noticed: some slices, and what lies in the buffers of sockets.
-    let mut sent = 0;
-    eventually("the origin rests", || {
-        let before = std::mem::replace(&mut sent, media.sent());
-        async move {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            before > 0 && before == sent
-        }
-    })
-    .await;
+    rests(&media).await;
+    let sent = media.sent();
     assert!(sent < 24 * S, "{sent}");
     check(&front, &target, 1, 0..S, "HIT").await;
     assert_eq!(media.requests().len(), 1);
@@ -229,15 +211,8 @@ async fn a_slow_reader_costs_little_and_stops_nobody() {
     let target = format!("/ranged/film/{}", 200 * S);
     let slow = front.open(Method::GET, &target, &[]).await.into_body();
     // Nobody reads: what the edge holds for it is a window, and not 200 slices.
-    let mut sent = 0;
-    eventually("the fetch waits for its reader", || {
-        let before = std::mem::replace(&mut sent, media.sent());
-        async move {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            before > 0 && before == sent
-        }
-    })
-    .await;
+    rests(&media).await;
+    let sent = media.sent();
     assert!(sent < 40 * S, "{sent}");
     let quick = front.range(&target, 150 * S, 160 * S - 1).await;
     assert!(*quick.bytes() == content(&target, 1, 150 * S..160 * S));

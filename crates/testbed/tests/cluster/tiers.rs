@@ -259,24 +259,109 @@ async fn a_disk_that_fails_stops_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_memory_refuses_is_served_from_disk() {
+async fn what_a_purge_of_much_has_named_leaves_the_disk_unasked() {
     let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
-    let mut settings = FrontSettings::with_disk(&media.url, folder.path());
-    settings.memory_bytes = 16 << 20;
-    let edge = Front::start(settings).await;
-    // What memory likes best fills it: asked for often, and small.
-    for _ in 0..4 {
-        for n in 0..40 {
-            edge.get(&format!("/whole/hot{n}/{}", S / 2)).await.bytes();
-        }
+    let edge = front(&media, folder.path()).await;
+    let targets = |kind: &str| (0..150).map(|n| format!("/whole/{kind}{n}/700")).collect::<Vec<_>>();
+    let (purged, kept) = (targets("old"), targets("new"));
+    for target in purged.iter().chain(&kept).chain(&purged).chain(&kept) {
+        edge.get(target).await.bytes();
     }
-    let targets: Vec<String> = (0..20).map(|n| format!("/whole/cold{n}/{}", S - 9)).collect();
+    written(&edge, 300.0).await;
+    let purge: Method = "PURGE".parse().expect("method");
+    // A soft one leaves what is stale; one URL is not worth a sweep.
+    edge.ask(purge.clone(), "/whole/new", &[("littoral-purge", "prefix"), ("fastly-soft-purge", "1")]).await.bytes();
+    edge.ask(purge.clone(), &kept[0], &[]).await.bytes();
+    edge.ask(purge, "/whole/old", &[("littoral-purge", "prefix")]).await.bytes();
+    let sweeps = edge.metric("littoral_edge_disk_sweeps_total");
+    eventually("it is swept", || async { edge.metric("littoral_edge_disk_sweeps_total") > sweeps }).await;
+    assert_eq!(edge.metric("littoral_edge_disk_swept_total"), 151.0);
+    assert_eq!(edge.metric("littoral_edge_disk_entries"), 149.0);
+    let before = media.requests().len();
+    let stale = edge.get(&kept[1]).await;
+    assert_eq!(stale.x_cache(), "REVALIDATED");
+    assert_eq!((edge.get(&purged[0]).await.x_cache(), media.requests().len()), ("MISS", before + 2));
+    // What is asked for again comes to disk again.
+    edge.get(&purged[0]).await.bytes();
+    written(&edge, 301.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_hangs_costs_a_few_requests_and_then_nobody_until_it_answers() {
+    use edge::shelf::disk::{Failure, Operation, Rule};
+    let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
+    let edge = front(&media, folder.path()).await;
+    let targets: Vec<String> = (0..30).map(|n| format!("/whole/a{n}/700")).collect();
     for target in targets.iter().chain(&targets) {
         edge.get(target).await.bytes();
     }
-    for target in &targets {
-        // Written behind the second answer, and then there for whoever asks.
-        eventually("it is a hit", || async { edge.get(target).await.x_cache() == "HIT" }).await;
-        hit(&edge, target, 1, S - 9).await;
+    written(&edge, 30.0).await;
+    edge.stop().await;
+    let settings = FrontSettings::with_disk(&media.url, folder.path());
+    let faults = std::sync::Arc::clone(&settings.cache.faults);
+    let edge = Front::start(settings).await;
+    hit(&edge, &targets[0], 1, 700).await;
+    eventually("it is scanned", || async { edge.metric("littoral_edge_disk_scanned_ratio") == 1.0 }).await;
+    let (operation, failure) = (Some(Operation::Open), Failure::Hang);
+    faults.add(Rule { operation, folder: None, failure, after: 0, times: u32::MAX });
+    let first = targets[1..5].iter().map(|target| edge.get(target));
+    for answer in futures_util::future::join_all(first).await {
+        assert_eq!(answer.bytes().len(), 700);
     }
+    let waited = edge.metric("littoral_edge_disk_timeouts_total");
+    assert!((3.0..=4.0).contains(&waited), "{waited}");
+    assert_eq!(edge.metric("littoral_edge_disk_folder_state"), 0.0, "neither for reading nor for writing");
+    for target in &targets[5..25] {
+        assert_eq!(edge.get(target).await.x_cache(), "MISS");
+    }
+    assert_eq!(edge.metric("littoral_edge_disk_timeouts_total"), waited, "nobody else has waited for it");
+    faults.clear();
+    eventually("it is in use again", || async { edge.metric("littoral_edge_disk_folder_state") == 2.0 }).await;
+    let asked = media.requests().len();
+    hit(&edge, &targets[25], 1, 700).await;
+    assert_eq!(media.requests().len(), asked);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_body_stays_when_its_head_grows() {
+    let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
+    media.cache_control("max-age=10");
+    let edge = front(&media, folder.path()).await;
+    let target = format!("/whole/film/{}", 3 * S);
+    eventually("all is stored", || async { edge.get(&target).await.x_cache() == "HIT" }).await;
+    let asked = media.requests().len();
+    let old = Duration::from_secs(20);
+    edge.advance(old);
+    media.advance(20);
+    media.cache_control(&format!("max-age=86400, x=\"{}\"", "y".repeat(6_000)));
+    assert_eq!(edge.get(&target).await.x_cache(), "REVALIDATED");
+    hit(&edge, &target, 1, 3 * S).await;
+    edge.stop().await;
+    let edge = front(&media, folder.path()).await;
+    edge.advance(old);
+    hit(&edge, &target, 1, 3 * S).await;
+    assert_eq!(media.requests().len(), asked + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn to_explain_is_no_use_of_what_is_explained() {
+    let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
+    let edge = front(&media, folder.path()).await;
+    for _ in 0..2 {
+        edge.get("/whole/a/700").await.bytes();
+    }
+    written(&edge, 1.0).await;
+    edge.stop().await;
+    let edge = front(&media, folder.path()).await;
+    let body = serde_json::json!({ "url": "http://site.example/whole/a/700" }).to_string();
+    let request = http::Request::post(format!("{}/-/explain", edge.url)).header("host", "site.example");
+    let request = request.header("content-type", "application/json").body(net::Body::full(body)).expect("a request");
+    let answer = net::HttpClient::new(net::ClientLimits::default()).send(request).await.expect("an answer");
+    let told = net::read_to_end(answer.into_body(), 1 << 20).await.expect("a body");
+    let told: serde_json::Value = serde_json::from_slice(&told).expect("JSON");
+    // Decided with what lies on disk, though memory has nothing of it: the same goes for serving what memory refuses.
+    assert_eq!(told["outcome"], "hit", "{told}");
+    assert_eq!(edge.metric("littoral_edge_entries"), 0.0, "memory is as it was");
+    let (_, listed) = edge.tool("/front/list", Some(serde_json::json!({ "limit": 10 }))).await;
+    assert_eq!(listed["entries"].as_array().map(Vec::len), Some(1), "{listed}");
 }

@@ -221,6 +221,16 @@ async fn the_tiers_are_told_in_numbers() {
     assert!(edge.metric("littoral_edge_memory_hits_total") >= 8.0);
     assert!(edge.metric("littoral_edge_curve_hit_ratio") > 0.8);
     edge.stop().await;
+    // After a restart memory has nothing: each of the two is read from disk once, and there is nothing of a third.
+    let edge = Front::start(FrontSettings::with_disk(&media.url, folder.path())).await;
+    for target in ["/whole/a/500", "/whole/b/700", "/whole/a/500", "/whole/c/700"] {
+        edge.get(target).await.bytes();
+    }
+    let (_, stats) = edge.tool("/front/stats", None).await;
+    let curve = stats["disk"]["curve"].as_array().expect("curve");
+    assert!((curve[1]["requests"].as_f64().expect("a ratio") - 2.0 / 3.0).abs() < 1e-9, "{curve:?}");
+    assert!(edge.metric("littoral_edge_disk_curve_hit_ratio") > 0.6);
+    edge.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

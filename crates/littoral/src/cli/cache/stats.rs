@@ -15,6 +15,7 @@ use crate::config::Size;
 const STATS_EXAMPLES: &str = "\
 What is counted is counted since the edge was started. The curve says which part of the recent requests for what can be
 stored, and of their bytes, memory would answer if it were half, twice or four times as large: an estimate from a sample.
+That of the disk says the same of the requests that memory did not answer.
 
 Examples:
   littoral cache stats
@@ -73,11 +74,13 @@ fn lines(stats: &CacheStats) -> Vec<String> {
         let zones = class.zones.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         facts.push(("", format!("{}, for {}: zones {zones}", class.eviction, class.objective)));
     }
-    facts.extend(memory.curve.iter().enumerate().map(|(at, point)| (if at == 0 { "curve" } else { "" }, curve(point))));
+    let of = |curve: &[CurvePoint]| curve.iter().enumerate().map(point).collect::<Vec<_>>();
+    facts.extend(of(&memory.curve));
     match &stats.disk {
         None => facts.push(("disk", "none".to_owned())),
         Some(disk) => {
             facts.push(("disk", ratio(disk.hits, disk.misses)));
+            facts.extend(of(&disk.curve));
             facts.extend(disk.folders.iter().flat_map(folder));
         }
     }
@@ -94,13 +97,14 @@ fn ratio(hits: u64, misses: u64) -> String {
     format!("{hits} hits, {misses} misses ({percent:.1} % hits)")
 }
 
-fn curve(point: &CurvePoint) -> String {
-    format!(
+fn point((at, point): (usize, &CurvePoint)) -> (&'static str, String) {
+    let text = format!(
         "at {} × its size: {:.1} % of requests, {:.1} % of bytes",
         point.factor,
         point.requests * 100.0,
         point.bytes * 100.0
-    )
+    );
+    (if at == 0 { "curve" } else { "" }, text)
 }
 
 fn folder(folder: &DiskFolderStats) -> Vec<(&'static str, String)> {
@@ -198,6 +202,7 @@ mod tests {
             },
             "disk": {
                 "hits": 0, "misses": 0, "open_files": 0, "eviction": "auto", "objective": "requests",
+                "curve": [{"factor": 4.0, "requests": 0.75, "bytes": 1.0}],
                 "folders": [{
                     "path": "/c", "state": "read_only", "reason": "full", "entries": 1, "bytes": 4096, "limit_bytes": 8192,
                     "index_bytes": 1, "scanned_permille": 250, "reads": 0, "read_bytes": 0, "read_errors": 0, "writes": 0,
@@ -212,6 +217,7 @@ mod tests {
             "3 hits, 1 misses (75.0 % hits)",
             "lru, for bytes: zones a, b",
             "curve    at 0.5 × its size: 50.0 % of requests, 25.0 % of bytes",
+            "curve    at 4 × its size: 75.0 % of requests, 100.0 % of bytes",
             "disk     0 hits, 0 misses (0.0 % hits)",
             "only read: full",
             "damaged: 2 slice",

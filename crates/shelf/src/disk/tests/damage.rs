@@ -77,12 +77,12 @@ fn a_damaged_small_entry_is_dropped_and_counted_by_kind() {
 fn a_damaged_slice_is_dropped_alone_and_can_be_written_again() {
     let body = bytes(3 * MIB - 100, 1);
     let parts = cut(&body);
-    let head = u64::from(format::Header::room(&new("a").key, &new("a").meta));
+    let head = u64::from(format::Header::room(&new("a").key, &new("a").meta, 3));
     let place = |number: u64| head + number * 24;
     let cases = [
-        ("a bit of a slice", 4096 + MIB + 77, vec![0x55], Flaw::Slice),
-        ("a sector of a slice", 4096 + MIB + 512, vec![0; 512], Flaw::Slice),
-        ("the last slice's bytes in its place", 4096 + MIB, body[..MIB as usize].to_vec(), Flaw::Slice),
+        ("a bit of a slice", 12_288 + MIB + 77, vec![0x55], Flaw::Slice),
+        ("a sector of a slice", 12_288 + MIB + 512, vec![0; 512], Flaw::Slice),
+        ("the last slice's bytes in its place", 12_288 + MIB, body[..MIB as usize].to_vec(), Flaw::Slice),
         ("a digest", place(1), vec![1], Flaw::Table),
         ("a place's bytes", place(1) + 16, vec![1], Flaw::Table),
         ("a check", place(1) + 20, vec![1, 2, 3, 4], Flaw::Table),
@@ -156,7 +156,7 @@ fn a_file_that_is_cut_while_it_is_read_ends_that_read() {
     let id = store(&disk, &new("a"), &body).expect("stored");
     let reader = disk.reader(id).expect("open");
     let file = fs::File::options().write(true).open(&entry_files(&bench.path(0))[0]).expect("open");
-    file.set_len(MIB + 5000).expect("cut");
+    file.set_len(MIB + 13_000).expect("cut");
     assert_eq!(reader.slice(0).expect("still there"), cut(&body)[0]);
     assert!(matches!(reader.slice(1), Err(ReadError::Corrupt(Flaw::Length))));
     disk.close_kept();
@@ -175,7 +175,7 @@ fn verify_reads_everything_and_drops_what_is_bad() {
     let large = store(&disk, &new("large"), &bytes(3 * MIB, 1)).expect("stored");
     let mut files: Vec<_> = (0..2).flat_map(|folder| entry_files(&bench.path(folder))).collect();
     let at = files.iter().position(|file| fs::metadata(file).expect("a file").len() > MIB).expect("the large one");
-    overwrite(&files.remove(at), 4096 + MIB, b"xyz");
+    overwrite(&files.remove(at), 12_288 + MIB, b"xyz");
     for file in &files[..5] {
         edit(file, |bytes| bytes[140] ^= 1);
     }

@@ -23,7 +23,7 @@ fn header(number: usize) -> Header {
         body_digest: if number == 0 { name.body_digest([BODY]) } else { 0 },
         key: Bytes::from_static(b"https://example.org/tide"),
         meta: Bytes::from_static(b"200 text/plain"),
-        head_bytes: Header::room(b"https://example.org/tide", b"200 text/plain"),
+        head_bytes: Header::room(b"https://example.org/tide", b"200 text/plain", 0),
     }
 }
 
@@ -151,7 +151,7 @@ proptest::proptest! {
         flip in any::<proptest::sample::Index>(),
     ) {
         let places = slices(length.unwrap_or(MAX_LENGTH_BYTES)).max(1);
-        let head_bytes = Header::room(&key, &meta);
+        let head_bytes = Header::room(&key, &meta, 0);
         let (key, meta) = (key.into(), meta.into());
         let header = Header { length, expires_s, places, stamp, key, meta, head_bytes, ..header(1) };
         let mut head = header.encode();

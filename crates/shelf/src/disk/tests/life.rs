@@ -79,8 +79,8 @@ fn a_sliced_entry_is_read_while_it_is_written() {
     assert!(reader.head().complete);
     disk.write_slice(id, 0, &[bytes(MIB, 77)]).expect("what is there stays");
     assert_eq!(reader.slice(0).expect("read"), parts[0]);
-    // Two whole slices, one block of the last, and the block of head and table.
-    assert_eq!(disk.stats().folders[0].bytes, 2 * MIB + 2 * 4096);
+    // Two whole slices, one block of the last, and those of head and table with the room that a head may grow into.
+    assert_eq!(disk.stats().folders[0].bytes, 2 * MIB + 4 * 4096);
 }
 
 #[test]
@@ -185,7 +185,16 @@ fn a_meta_is_replaced_in_place_or_the_entry_goes() {
         assert_eq!(first, cut(&body)[0]);
         assert_eq!(before.slice(0).expect("the reader reads on"), first);
         assert_eq!(before.head().meta, new("a").meta);
-        let far_longer = Bytes::from(vec![1; 2000]);
+        if large {
+            // Exactly what there is room for.
+            let most = Bytes::from(vec![1; new("a").meta.len() + format::LARGE_SPARE_BYTES]);
+            disk.replace_meta(id, most.clone(), [9; STAMP_BYTES], Some(77)).expect("replaced");
+            assert_eq!(
+                disk.head_and_first(id).expect("read"),
+                (Head { meta: most, ..disk.head(id).expect("head") }, first)
+            );
+        }
+        let far_longer = Bytes::from(vec![1; new("a").meta.len() + format::LARGE_SPARE_BYTES + 8]);
         assert!(matches!(disk.replace_meta(id, far_longer, [0; STAMP_BYTES], None), Err(WriteError::NoPlace)));
         assert!(disk.find(new("a").key_hash).is_empty());
         assert!(entry_files(&bench.path(0)).is_empty());
@@ -249,7 +258,7 @@ fn a_file_larger_than_the_folder_is_refused() {
     let bench = Bench::new(64 * KIB);
     let disk = bench.open();
     assert!(matches!(disk.write(&new("a"), &[bytes(64 * KIB, 1)]), Err(WriteError::TooLarge { .. })));
-    let most = 64 * KIB - format::Header::room(&new("a").key, &new("a").meta) as u64;
+    let most = 64 * KIB - format::Header::room(&new("a").key, &new("a").meta, 0) as u64;
     assert!(matches!(disk.write(&new("a"), &[bytes(most + 1, 1)]), Err(WriteError::TooLarge { .. })));
     disk.write(&new("b"), &[bytes(10, 1)]).expect("stored");
     disk.write(&new("a"), &[bytes(most, 1)]).expect("exactly the limit");
@@ -395,11 +404,12 @@ fn every_policy_keeps_to_the_limit_and_what_it_refuses_leaves_nothing_behind() {
                 files.iter().map(|file| fs::metadata(file).expect("a file").len().div_ceil(4096) * 4096).sum();
             assert_eq!((files.len() as u64, size), (stats.entries, stats.bytes), "{policy:?}");
             // A growing entry finds room under every policy, or is told that it is gone.
-            let id = disk.create(&self::new("growing"), None, 8 * MIB);
             for number in 0..8 {
-                if let Ok(id) = id {
-                    let written = disk.write_slice(id, number, &[bytes(100 * KIB, 1)]);
+                if let Ok(id) = disk.create(&self::new(&format!("growing{number}")), None, 8 * MIB) {
+                    let written = disk.write_slice(id, 0, &[bytes(100 * KIB, 1)]);
                     assert!(matches!(written, Ok(()) | Err(WriteError::Gone)), "{policy:?}: {written:?}");
+                    let beyond = disk.write_slice(id, 1, &[bytes(1, 1)]);
+                    assert!(matches!(beyond, Err(WriteError::WrongSlice { .. } | WriteError::Gone)), "{beyond:?}");
                 }
             }
             assert!(disk.stats().folders[0].bytes <= 512 * KIB);

@@ -57,6 +57,30 @@ fn everything_is_back_at_once_with_a_snapshot() {
 }
 
 #[test]
+fn what_nobody_said_the_length_of_is_removed_and_its_place_given_back() {
+    for with_snapshot in [false, true] {
+        let bench = Bench::new(16 * MIB);
+        let disk = bench.open();
+        let all = fill(&disk);
+        let before = disk.stats().folders[0].bytes;
+        let id = disk.create(&new("growing"), None, 8 * MIB).expect("made");
+        disk.write_slice(id, 0, &[bytes(MIB, 1)]).expect("written");
+        if with_snapshot {
+            disk.close();
+            drop(disk);
+        } else {
+            kill(disk);
+        }
+        bench.pass_s(10);
+        let disk = bench.open_unscanned();
+        bench.scan(&disk);
+        check(&disk, &all);
+        assert_eq!(disk.find(new("growing").key_hash), []);
+        assert_eq!((disk.stats().folders[0].bytes, entry_files(&bench.path(0)).len()), (before, all.len()));
+    }
+}
+
+#[test]
 fn everything_is_back_after_the_scan_without_a_snapshot() {
     let mut bench = Bench::new(16 * MIB);
     bench.folders = 2;

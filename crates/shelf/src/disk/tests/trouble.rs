@@ -239,7 +239,7 @@ fn a_damaged_slice_on_a_read_only_file_system_takes_its_entry_with_it() {
     let disk = bench.open();
     let id = store(&disk, &new("a"), &bytes(2 * MIB, 1)).expect("stored");
     let file = fs::File::options().write(true).open(&entry_files(&bench.path(0))[0]).expect("open");
-    file.write_all_at(b"xyz", 4096 + MIB).expect("damaged");
+    file.write_all_at(b"xyz", 12_288 + MIB).expect("damaged");
     bench.faults.add(rule(Operation::Write, Failure::ReadOnly, ALWAYS));
     bench.faults.add(rule(Operation::Remove, Failure::ReadOnly, ALWAYS));
     assert!(matches!(disk.slice(id, 1), Err(ReadError::Corrupt(Flaw::Slice))));
@@ -306,4 +306,54 @@ fn a_limit_beyond_what_the_file_system_has_ends_at_its_reserve() {
     assert!(matches!(stored, Ok(_) | Err(WriteError::Full)), "{stored:?}");
     fs::remove_file(&ballast).expect("removed");
     disk.write(&new("then"), &[bytes(600_000, 1)]).expect("stored");
+}
+
+#[test]
+fn a_folder_that_does_not_answer_is_not_asked_until_it_does() {
+    let mut bench = Bench::new(16 * MIB);
+    bench.folders = 2;
+    let disk = bench.open();
+    let all: Vec<_> = (0..20_u64)
+        .map(|n| disk.write(&new(&n.to_string()), &[bytes(9_000, n)]).expect("stored"))
+        .chain([store(&disk, &new("large"), &bytes(2 * MIB, 99)).expect("stored")])
+        .collect();
+    let (silent, other): (Vec<EntryId>, Vec<_>) = all.iter().partition(|id| id.folder == 0);
+    let hang = Rule { folder: Some(0), ..rule(Operation::Open, Failure::Hang, ALWAYS) };
+    let open = disk.reader(silent[0]).expect("open");
+    bench.faults.add(hang);
+    std::thread::scope(|scope| {
+        let stuck = scope.spawn(|| disk.slice(silent[1], 0));
+        while disk.folders[0].files.counts().0 == disk.folders[0].files.counts().1 {
+            std::thread::yield_now();
+        }
+        disk.gave_up();
+        disk.gave_up();
+        // Something came to an end meanwhile: it is only slow.
+        open.slice(0).expect("read");
+        disk.gave_up();
+        disk.gave_up();
+        assert_eq!(disk.stats().folders[0].state, FolderState::Ok);
+        disk.gave_up();
+        let state = disk.stats().folders[0].state.clone();
+        assert!(matches!(state, FolderState::Silent(_)), "{state:?}");
+        assert!(matches!(disk.slice(silent[2], 0), Err(ReadError::Silent)));
+        assert!(matches!(open.slice(0), Err(ReadError::Silent)), "also where the file is open");
+        assert!(disk.find(disk.summary(silent[2]).expect("known").key_hash).is_empty());
+        assert!(disk.remove(silent[3]), "without waiting for it");
+        other.iter().for_each(|id| drop(disk.slice(*id, 0).expect("the other folder is in use")));
+        let new = disk.write(&new("new"), &[bytes(10, 1)]).expect("stored in the other folder");
+        assert_eq!(new.folder, 1);
+        bench.faults.clear();
+        let late = stuck.join().expect("it has ended");
+        assert!(matches!(late, Ok(_) | Err(ReadError::Silent)), "{late:?}");
+    });
+    let files = entry_files(&bench.path(0)).len();
+    bench.scan(&disk);
+    let stats = disk.stats();
+    assert_eq!(
+        (&stats.folders[0].state, stats.folders[0].timeouts, stats.folders[1].timeouts),
+        (&FolderState::Ok, 5, 0)
+    );
+    assert_eq!(entry_files(&bench.path(0)).len(), files - 1, "what was removed meanwhile is gone");
+    assert_eq!(disk.slice(silent[2], 0).expect("read").len(), 9_000);
 }
