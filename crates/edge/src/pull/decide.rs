@@ -21,10 +21,6 @@ use crate::purges::Verdict;
 /// Slices that are looked for before a response is called a hit: 1 GiB.
 const MAX_SLICES_LOOKED_AT: usize = 1_024;
 
-/// Ranges of a request of which something is missing, and that are fetched as slices; with more, the origin is asked as the
-/// client asks, and nothing of that is stored.
-pub(crate) const MAX_MISSING_RANGES: usize = 8;
-
 /// What is done with a request.
 pub(crate) enum Decision {
     /// It is answered with what is stored. `refresh`: and that is asked about meanwhile.
@@ -332,10 +328,11 @@ fn covered(
     trace: &mut Trace,
 ) -> Decision {
     if let Some(missing) = variant.sliced().and_then(|sliced| missing_slice(asked, variant, sliced, known)) {
-        if missing.ranges > MAX_MISSING_RANGES {
+        if missing.ranges > 1 && missing.beyond > SLICE_BYTES {
             trace.step("slices", || {
-                let what = "too many of the ranges are not stored: the origin is asked for them as the client asks";
-                (what.to_owned(), vec![("missing", missing.ranges.to_string())])
+                let what = "the slices of the ranges that are not stored are much more than the ranges: the origin is asked as the client asks";
+                let facts = vec![("missing", missing.ranges.to_string()), ("bytes_more", missing.beyond.to_string())];
+                (what.to_owned(), facts)
             });
             return Decision::Pass { forward: Forward::Partial, why: "several-ranges" };
         }
@@ -379,25 +376,28 @@ fn has_all(asked: &Asked, variant: &Variant, now_ms: u64) -> bool {
 struct Missing {
     /// The first slice.
     first: u64,
-    /// Ranges of which something is missing, those of the same slice as one. Each costs the origin up to a slice beyond what is
-    /// asked for.
+    /// Ranges of which something is missing.
     ranges: usize,
+    /// Bytes of their slices that are not asked for.
+    beyond: u64,
 }
 
 fn missing_slice(asked: &Asked, variant: &Variant, sliced: &Sliced, known: &Known<'_>) -> Option<Missing> {
     let Plan::Body { pieces, .. } = planned(asked, variant, sliced.length, known.now_ms, "") else { return None };
-    let mut missing = pieces.iter().filter_map(|piece| {
-        let Piece::Span(range) = piece else { return None };
-        let slices = range.first / SLICE_BYTES..range.last / SLICE_BYTES + 1;
-        slices.take(MAX_SLICES_LOOKED_AT).find(|index| !(known.has_slice)(sliced, *index))
-    });
-    let mut found = vec![missing.next()?];
-    for index in missing {
-        if !found.contains(&index) {
-            found.push(index);
-        }
+    let mut missing: Option<Missing> = None;
+    for piece in pieces {
+        let Piece::Span(range) = piece else { continue };
+        let (from, to) = (range.first / SLICE_BYTES, range.last / SLICE_BYTES + 1);
+        let Some(first) = (from..to).take(MAX_SLICES_LOOKED_AT).find(|index| !(known.has_slice)(sliced, *index)) else {
+            continue;
+        };
+        let end = to.saturating_mul(SLICE_BYTES).min(sliced.length);
+        let beyond = end.saturating_sub(from * SLICE_BYTES).saturating_sub(range.len());
+        let missing = missing.get_or_insert(Missing { first, ranges: 0, beyond: 0 });
+        missing.ranges += 1;
+        missing.beyond = missing.beyond.saturating_add(beyond);
     }
-    Some(Missing { first: *found.first()?, ranges: found.len() })
+    missing
 }
 
 /// The answer to a request out of a stored representation of so many bytes.
