@@ -4,8 +4,8 @@ use api::pull::{CacheRule, Caching, HeaderChange, OriginProtocol, QueryKey, Requ
 use api::{Access, CachePolicy, PullDoc, ZoneDoc};
 
 use crate::cli::error::CliError;
-use crate::cli::{https, human};
 use crate::cli::output::Out;
+use crate::cli::{https, human};
 
 /// Prints a zone.
 pub(super) fn show(out: &Out, zone: &ZoneDoc) -> Result<(), CliError> {

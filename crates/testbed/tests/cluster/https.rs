@@ -59,10 +59,7 @@ async fn https_works_at_once_on_the_router_and_on_every_edge() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn zones_that_want_tls_get_it() {
     let (cluster, ca) = secure(Mode::Proxy).await;
-    let zone = ZoneDoc {
-        tls: Some(redirecting()),
-        ..cluster.client().zone(&cluster.zone()).await.expect("zone")
-    };
+    let zone = ZoneDoc { tls: Some(redirecting()), ..cluster.client().zone(&cluster.zone()).await.expect("zone") };
     cluster.client().put_zone(&zone).await.expect("zone");
     cluster.put("a", "hello").await;
     let (node, _) = &cluster.local.edges[0];
