@@ -56,6 +56,9 @@ const FIRST_BYTE_MS: u64 = 10_000;
 /// For the answer to whoever speaks HTTP where TLS is spoken, in milliseconds.
 const PLAIN_ANSWER_MS: u64 = 1_000;
 
+/// Bytes of a request in plain text that are dropped at once.
+const DROPPED_BYTES: usize = 4 << 10;
+
 /// The answer to whoever speaks HTTP where TLS is spoken.
 const PLAIN_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
     content-length: 61\r\nconnection: close\r\n\r\n\
@@ -82,15 +85,20 @@ impl Door {
         let Some(tls) = self.tls else {
             return server::run(StallGuard::new(stream, stall), peer, service, ready, limits, shutdown).await;
         };
-        if !speaks_tls(&mut stream, peer).await {
-            return;
-        }
-        match tls.accept(StallGuard::new(stream, stall)).await {
-            Ok(stream) if tls::is_http2(&stream) => {
+        // In boxes, so that plain connections need no room for it, nor what follows for the handshake.
+        let handshake = Box::pin(async move {
+            if !speaks_tls(&mut stream, peer).await {
+                return None;
+            }
+            let secure = tls.accept(StallGuard::new(stream, stall)).await;
+            secure.inspect_err(|error| tracing::debug!(%peer, %error, "connection closed")).ok()
+        });
+        match handshake.await {
+            Some(stream) if tls::is_http2(&stream) => {
                 Box::pin(server::run_http2(stream, peer, service, ready, limits, shutdown)).await;
             }
-            Ok(stream) => Box::pin(server::run(stream, peer, service, ready, limits, shutdown)).await,
-            Err(error) => tracing::debug!(%peer, %error, "connection closed"),
+            Some(stream) => Box::pin(server::run(stream, peer, service, ready, limits, shutdown)).await,
+            None => {}
         }
     }
 
@@ -126,7 +134,7 @@ async fn speaks_tls(stream: &mut TcpStream, peer: SocketAddr) -> bool {
                 let _ = stream.write_all(PLAIN_ANSWER).await;
                 let _ = stream.shutdown().await;
                 // Closing with bytes unread would destroy the answer on its way.
-                let mut rest = [0; 4 << 10];
+                let mut rest = vec![0; DROPPED_BYTES];
                 while let Ok(1..) = tokio::io::AsyncReadExt::read(stream, &mut rest).await {}
             };
             let _ = tokio::time::timeout(Duration::from_millis(PLAIN_ANSWER_MS), answer).await;

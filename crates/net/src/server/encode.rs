@@ -130,10 +130,15 @@ pub(crate) fn refusal(out: &mut Vec<u8>, refusal: Refusal, date: &[u8]) {
 
 /// Whether a field of a response speaks about the connection only (RFC 9110 section 7.6.1), or about framing.
 pub(crate) fn is_about_the_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
-    [CONNECTION, TRANSFER_ENCODING, TRAILER].contains(name)
-        || ["keep-alive", "proxy-connection"].contains(&name.as_str())
+    is_about_any_connection(name)
         // Upgrade is always named there; whether it stays is the status's matter.
         || (name != UPGRADE && head::is_named_in_connection(headers, name))
+}
+
+/// The same of fields that always do, wherever they stand.
+pub(crate) fn is_about_any_connection(name: &HeaderName) -> bool {
+    [CONNECTION, TRANSFER_ENCODING, TRAILER].contains(name)
+        || ["keep-alive", "proxy-connection"].contains(&name.as_str())
 }
 
 impl Plan {

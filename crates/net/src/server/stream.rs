@@ -188,7 +188,8 @@ where
 /// Makes a head fit for HTTP/2. How many bytes of the body are to be sent, if that is known.
 fn frame(parts: &mut response::Parts, hint: &SizeHint, is_head: bool) -> Option<u64> {
     let wished = head::content_length(&parts.headers).ok().flatten();
-    if parts.headers.keys().any(|name| name == UPGRADE || encode::is_about_the_connection(name, &parts.headers)) {
+    // What is named in Connection is only there where Connection is.
+    if parts.headers.keys().any(|name| name == UPGRADE || encode::is_about_any_connection(name)) {
         leave_out_the_connection(&mut parts.headers);
     }
     if !parts.headers.contains_key(DATE) {

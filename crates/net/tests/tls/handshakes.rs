@@ -75,7 +75,7 @@ async fn a_handshake_that_is_not_one_is_closed() {
     for (bytes, alert) in [
         (&[&[22, 3, 1, 0, 4, 1, 255, 255, 255][..], &[0; 20]].concat()[..], false),
         (&[22, 9, 9, 0, 4, 1, 0, 0, 0], true),
-        (&[22, 3, 1, 255, 255], false),
+        (&[22, 3, 1, 255, 255], true),
         (&names[0], true),
         (&names[1], true),
     ] {

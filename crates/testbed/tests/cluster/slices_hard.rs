@@ -129,7 +129,11 @@ async fn several_ranges_are_stored_where_that_costs_at_most_a_slice_more() {
         assert!(!stored || trim(answer.bytes()) == trim(&expected), "{specs:?}");
         rests(&media).await;
         let wanted: u64 = ranges.iter().map(|(first, last)| last + 1 - first).sum();
-        assert!(!stored || media.sent() - before <= wanted + S + 4_096, "{specs:?}: {} for {wanted}", media.sent() - before);
+        assert!(
+            !stored || media.sent() - before <= wanted + S + 4_096,
+            "{specs:?}: {} for {wanted}",
+            media.sent() - before
+        );
         let fetches = media.requests().len();
         for (first, last) in ranges.iter().skip(usize::from(!stored)) {
             assert_eq!(front.range(&target, *first, *last).await.x_cache() == "HIT", stored, "{first}");
