@@ -144,6 +144,7 @@ impl Auto {
     /// The least dense of some entries, with their densities. They are the pool for the next time: none of them leaves if
     /// what they are compared with does not come in.
     fn choose(&mut self, nodes: &Nodes) -> Least {
+        self.model.make_ready();
         let mut least = Least::new();
         let pool = std::mem::replace(&mut self.pool, [NONE; POOL]);
         for slot in pool.into_iter().chain(self.newcomers.slots()) {

@@ -22,7 +22,7 @@ use crate::policy::Objective;
 
 /// Requests between two adjustments, which take some microseconds each.
 const FIT_REQUESTS: u32 = 128;
-/// Requests between two reckonings of the indices, which take some tens of microseconds each.
+/// Requests between two reckonings of the indices, at least; they take some tens of microseconds each.
 const LOOK_REQUESTS: u32 = 512;
 /// What is left of a count at each adjustment: half of it is gone after 92 of them, or 12,000 requests.
 const FIT_KEEP: f64 = 0.9925;
@@ -104,6 +104,8 @@ pub(super) struct Model {
     once_ahead: usize,
     /// The Gittins index at the beginning of each level of age, for other factors of 1.
     index: [[f64; AGES]; CLASSES],
+    /// They are due to be worked out again.
+    outdated: bool,
 }
 
 impl Model {
@@ -119,6 +121,7 @@ impl Model {
                 Objective::Bytes => ONCE_AHEAD,
             },
             index: [[0.0; AGES]; CLASSES],
+            outdated: false,
         };
         model.look_ahead();
         model
@@ -192,7 +195,13 @@ impl Model {
         for class_age in &mut self.class_age {
             class_age.fit();
         }
-        if now.is_multiple_of(LOOK_REQUESTS) {
+        self.outdated |= now.is_multiple_of(LOOK_REQUESTS);
+    }
+
+    /// To be called before [`Self::worth`]: works out the indices where that is due. While nothing has to leave, nobody asks
+    /// what anything is worth, and hits need not pay for it.
+    pub(super) fn make_ready(&mut self) {
+        if std::mem::take(&mut self.outdated) {
             self.look_ahead();
         }
     }
