@@ -324,6 +324,7 @@ mod tests {
             }
         }
         // At age 7 it will be used by the next request, and before that one of the next eight uses it.
+        model.make_ready();
         let worth = |age: u32| model.worth(&record(20_000 - age), 20_000);
         assert!(worth(6) > 4.0 * worth(40), "{} {}", worth(6), worth(40));
         assert!(worth(0) > 0.08 && worth(6) < 2.0, "{} {}", worth(0), worth(6));
@@ -346,6 +347,7 @@ mod tests {
                 }
             }
         }
+        model.make_ready();
         let worth = |uses: u16, size: u8| model.worth(&record(uses, size), 0);
         assert!(worth(1, 10) > 8.0 * worth(1, 20), "{} {}", worth(1, 10), worth(1, 20));
         assert!(worth(2, 20) > 8.0 * worth(2, 10), "{} {}", worth(2, 20), worth(2, 10));
