@@ -294,6 +294,10 @@ impl Visit {
                 }
                 Decision::Fetch(fetch) => {
                     if let Some(response) = self.together(&key, fetch, round).await {
+                        // It is most likely there now, and wanted again.
+                        if let Some(lesson) = self.lesson.take_if(|_| self.node.page(&key).is_some()) {
+                            lesson.learn(&self.node, &self.zone, self.node.stored_as(key));
+                        }
                         return response;
                     }
                 }

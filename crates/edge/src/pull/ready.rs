@@ -235,6 +235,7 @@ impl Made {
         fields.append(header::VIA, HeaderValue::try_from(via).ok()?);
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         zone.change_response(&mut fields);
+        http_cache::hop::strip(&mut fields);
         if let (Some(hsts), false) = (&of.hsts, fields.contains_key(header::STRICT_TRANSPORT_SECURITY)) {
             fields.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
         }

@@ -28,7 +28,7 @@ use super::body::Incoming;
 use super::gather::{self, Gathered, Valve};
 use super::h1::Timer;
 use super::plain::ReadyAnswers;
-use super::stream::{self, End, Shared};
+use super::stream::{self, End, Shared, Start};
 use super::wire::Transport;
 use crate::body::BodyError;
 use crate::serve::{Peer, ServerLimits};
@@ -73,7 +73,8 @@ pub(crate) async fn run<T, S, B>(
     let Ok(Ok(connection)) = tokio::time::timeout(within, handshake).await else { return };
     let shared = Arc::new(Shared { peer: Peer { address: peer, secure: T::SECURE }, ready, limits });
     let mut state = State::new(connection, valve, &shared);
-    let answer = move |request, respond| stream::run(request, respond, service.clone(), Arc::clone(&shared));
+    let for_streams = Arc::clone(&shared);
+    let answer = move |start| stream::run(start, service.clone(), Arc::clone(&for_streams));
     let mut shut_down = pin!(shutdown.cancelled());
     // Dropped with this future: streams end with their connection.
     let mut streams = FuturesUnordered::new();
@@ -94,8 +95,19 @@ pub(crate) async fn run<T, S, B>(
                     }
                     None => return Poll::Ready(()),
                 };
+                let start = if state.blocked {
+                    Start::Request(request, respond)
+                } else {
+                    match stream::at_once(request, respond, &shared) {
+                        Ok(end) => {
+                            state.ended(&end);
+                            continue;
+                        }
+                        Err(start) => start,
+                    }
+                };
                 let mut slot: Slot<_> = spare.take().unwrap_or_default();
-                slot.fill(answer(request, respond));
+                slot.fill(answer(start));
                 match if state.blocked { Poll::Pending } else { Pin::new(&mut slot).poll(cx) } {
                     Poll::Ready(end) => {
                         state.ended(&end);

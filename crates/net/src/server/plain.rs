@@ -120,6 +120,23 @@ impl<'a> Plain<'a> {
         })
     }
 
+    /// The same of a stream of HTTP/2, whose authority is its host.
+    pub(crate) fn of_http2(method: &Method, uri: &'a Uri, fields: &'a HeaderMap, peer: Peer) -> Option<Self> {
+        let plain = |name: &header::HeaderName| is_plain_field(name.as_str().as_bytes());
+        let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
+        if *method != Method::GET || !scheme || !fields.keys().all(plain) {
+            return None;
+        }
+        let (host, target) = (uri.authority()?.as_str(), uri.path_and_query()?.as_str());
+        target.starts_with('/').then(|| Self {
+            peer,
+            version: Version::HTTP_2,
+            host: host.as_bytes(),
+            target: target.as_bytes(),
+            fields: Fields::Map(fields),
+        })
+    }
+
     /// The values of a field, whose name is given in lower case.
     pub fn values(&self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         let (lines, map) = match self.fields {

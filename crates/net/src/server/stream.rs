@@ -11,7 +11,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, DATE, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 use tower_service::Service;
@@ -44,19 +44,56 @@ pub(crate) struct Shared {
 /// A response moves on as long as its client takes this much of it within [`ServerLimits::stall_ms`], in bytes.
 const PROGRESS_BYTES: usize = 16 << 10;
 
-/// Gives the request of a stream to the service, and sends its response.
-pub(crate) async fn run<S, B>(
+/// What a stream begins with here.
+pub(crate) enum Start {
+    Request(Request<RecvStream>, SendResponse<Bytes>),
+    /// Its head is sent; this is what its body is, all of it.
+    Body(SendStream<Bytes>, Bytes),
+}
+
+/// Answers a stream whose answer is ready, without any of what follows.
+///
+/// # Errors
+/// What is left to be done: all of it, or to send a body for which the client has not given enough room yet.
+pub(crate) fn at_once(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    mut service: S,
-    shared: Arc<Shared>,
-) -> End
+    shared: &Shared,
+) -> Result<End, Start> {
+    let Some((fields, body)) = ready_answer(&request, shared) else { return Err(Start::Request(request, respond)) };
+    let mut response = Response::new(());
+    *response.headers_mut() = fields;
+    let Ok(mut stream) = respond.send_response(response, body.is_empty()) else { return Ok(End::Reset) };
+    if body.is_empty() {
+        return Ok(End::Answered);
+    }
+    stream.reserve_capacity(body.len());
+    if stream.capacity() < body.len() {
+        return Err(Start::Body(stream, body));
+    }
+    Ok(stream.send_data(body, true).map_or(End::Reset, |()| End::Answered))
+}
+
+fn ready_answer(request: &Request<RecvStream>, shared: &Shared) -> Option<(HeaderMap, Bytes)> {
+    let ready = shared.ready.as_deref().filter(|_| request.body().is_end_stream())?;
+    ready.answer_fields(&Plain::of_http2(request.method(), request.uri(), request.headers(), shared.peer)?)
+}
+
+/// Gives the request of a stream to the service, and sends its response; or the rest of one.
+pub(crate) async fn run<S, B>(start: Start, mut service: S, shared: Arc<Shared>) -> End
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: Body<Data = Bytes>,
     B::Error: Into<BodyError>,
 {
     let stall = Duration::from_millis(shared.limits.stall_ms);
+    let (request, mut respond) = match start {
+        Start::Request(request, respond) => (request, respond),
+        Start::Body(stream, body) => {
+            let left = Some(body.len() as u64);
+            return Sending { stream, left, stall, moved: 0, patience: None }.all(crate::Body::full(body)).await;
+        }
+    };
     let is_head = request.method() == Method::HEAD;
     let mut queue = Informational::new();
     let request = match prepare(request, &shared, &mut queue) {
@@ -68,9 +105,6 @@ where
             return send(respond, response, is_head, stall).await;
         }
     };
-    if let Some(response) = ready_answer(&request, &shared) {
-        return send(respond, response, is_head, stall).await;
-    }
     let Ok(()) = poll_fn(|cx| service.poll_ready(cx)).await;
     let answered = {
         let mut answer = pin!(service.call(request));
@@ -119,20 +153,6 @@ fn prepare(
     Ok(Request::from_parts(parts, body))
 }
 
-fn ready_answer(request: &Request<Incoming>, shared: &Shared) -> Option<Response<crate::Body>> {
-    let ready = shared.ready.as_deref().filter(|_| request.body().is_end_stream())?;
-    let (fields, body) = ready.answer_fields(&Plain::of(
-        request.method(),
-        request.uri(),
-        request.headers(),
-        shared.peer,
-        Version::HTTP_2,
-    )?)?;
-    let mut response = Response::new(crate::Body::full(body));
-    *response.headers_mut() = fields;
-    Some(response)
-}
-
 /// HTTP/2 may send a cookie in pieces (RFC 9113 section 8.2.3); everyone else knows one field only.
 fn join_cookies(headers: &mut HeaderMap) -> Result<(), Refusal> {
     let mut cookies = headers.get_all(COOKIE).iter();
@@ -169,20 +189,7 @@ where
     if ended {
         return End::Answered;
     }
-    let mut sending = Sending { stream, left, stall, moved: 0, patience: None };
-    match sending.body(body).await {
-        Ok(()) => End::Answered,
-        Err(Broken::ByClient) => End::Reset,
-        Err(Broken::ByUs(why)) => {
-            tracing::debug!(why, "response cut");
-            sending.stream.send_reset(Reason::INTERNAL_ERROR);
-            End::Answered
-        }
-        Err(Broken::Stalled) => {
-            sending.stream.send_reset(Reason::CANCEL);
-            End::Stalled
-        }
-    }
+    Sending { stream, left, stall, moved: 0, patience: None }.all(body).await
 }
 
 /// Makes a head fit for HTTP/2. How many bytes of the body are to be sent, if that is known.
@@ -240,6 +247,27 @@ struct Sending {
 }
 
 impl Sending {
+    /// Sends a body, however that ends.
+    async fn all<B>(mut self, body: B) -> End
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BodyError>,
+    {
+        match self.body(body).await {
+            Ok(()) => End::Answered,
+            Err(Broken::ByClient) => End::Reset,
+            Err(Broken::ByUs(why)) => {
+                tracing::debug!(why, "response cut");
+                self.stream.send_reset(Reason::INTERNAL_ERROR);
+                End::Answered
+            }
+            Err(Broken::Stalled) => {
+                self.stream.send_reset(Reason::CANCEL);
+                End::Stalled
+            }
+        }
+    }
+
     async fn body<B>(&mut self, body: B) -> Result<(), Broken>
     where
         B: Body<Data = Bytes>,

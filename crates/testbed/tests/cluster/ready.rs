@@ -31,6 +31,18 @@ async fn ask(front: &Front, target: &str, at_once: bool) -> Answer {
     answer
 }
 
+/// Asks until the answer is ready: once what came is whole in memory, and one hit at the latest has taught where it is.
+async fn until_ready(front: &Front, target: &str) -> Answer {
+    for _ in 0..100 {
+        let before = ready(front).await;
+        let answer = front.get(target).await;
+        if ready(front).await > before {
+            return answer;
+        }
+    }
+    panic!("{target} is never answered at once");
+}
+
 #[tokio::test]
 async fn a_ready_answer_is_the_answer_of_the_whole_way() {
     let media = Media::start().await;
@@ -39,8 +51,8 @@ async fn a_ready_answer_is_the_answer_of_the_whole_way() {
         let path = format!("/whole/a/{size}");
         let target = format!("{path}?q={size}");
         assert_eq!(ask(&front, &target, false).await.x_cache(), "MISS");
-        // The first hit teaches; no field of the second one is plain.
-        assert_eq!(ask(&front, &target, false).await.x_cache(), "HIT");
+        assert_eq!(until_ready(&front, &target).await.x_cache(), "HIT");
+        // A field that is not plain.
         let whole = front.ask(Method::GET, &target, &[("x-other", "1")]).await;
         let plain = ask(&front, &target, true).await;
         assert_eq!((plain.status, fields(&plain)), (whole.status, fields(&whole)), "{target}");
@@ -60,21 +72,16 @@ async fn what_is_purged_changed_or_stale_is_not_ready_any_more() {
     let media = Media::start().await;
     let front = Front::start(FrontSettings::of(&media.url)).await;
     let (target, size) = ("/whole/a/900", 900);
-    let until_ready = async || {
-        ask(&front, target, false).await;
-        ask(&front, target, false).await;
-        ask(&front, target, true).await
-    };
-    assert!(*until_ready().await.bytes() == content(target, 1, 0..size));
+    assert!(*until_ready(&front, target).await.bytes() == content(target, 1, 0..size));
     media.change();
     let purge: Method = "PURGE".parse().expect("method");
     assert_eq!(front.ask(purge.clone(), target, &[]).await.status.as_u16(), 200);
-    assert!(*until_ready().await.bytes() == content(target, 2, 0..size));
+    assert_ne!(ask(&front, target, false).await.x_cache(), "HIT");
+    assert!(*until_ready(&front, target).await.bytes() == content(target, 2, 0..size));
     // Soft: it is asked about.
     assert_eq!(front.ask(purge, target, &[("fastly-soft-purge", "1")]).await.status.as_u16(), 200);
     assert_ne!(ask(&front, target, false).await.x_cache(), "HIT");
-    ask(&front, target, false).await;
-    let age = ask(&front, target, true).await.header("age").parse::<u64>().expect("a number");
+    let age = until_ready(&front, target).await.header("age").parse::<u64>().expect("a number");
     front.advance(Duration::from_secs(7));
     let older = ask(&front, target, true).await.header("age").parse::<u64>().expect("a number");
     assert!((age + 7..=age + 9).contains(&older), "{age} {older}");
@@ -101,9 +108,8 @@ async fn each_request_is_a_line_of_the_access_log() {
     let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
     let file = folder.path().join("access.json");
     let front = Front::start(FrontSettings { access_log: Some(file.clone()), ..FrontSettings::of(&media.url) }).await;
-    for at_once in [false, false, true] {
-        ask(&front, "/whole/a/100?token=secret", at_once).await;
-    }
+    ask(&front, "/whole/a/100?token=secret", false).await;
+    until_ready(&front, "/whole/a/100?token=secret").await;
     front.range("/ranged/b/3000000", 1_500_000, 2_999_999).await.bytes();
     front.ask(Method::from_bytes(b"TRACE").expect("method"), "/whole/a/100", &[("user-agent", "\"x")]).await;
     front.stop().await;
@@ -115,19 +121,13 @@ async fn each_request_is_a_line_of_the_access_log() {
     };
     let mut said: Vec<String> = lines.iter().map(said).collect();
     said.sort();
-    assert_eq!(
-        said,
-        [
-            r#""GET" "/ranged/b/3000000" 206 1500000 "MISS" true"#,
-            r#""GET" "/whole/a/100" 200 100 "HIT" true"#,
-            r#""GET" "/whole/a/100" 200 100 "HIT" true"#,
-            r#""GET" "/whole/a/100" 200 100 "MISS" true"#,
-        ]
-        .map(str::to_owned)
-        .into_iter()
-        .chain([said.last().cloned().expect("TRACE")])
-        .collect::<Vec<_>>()
-    );
+    said.dedup();
+    let expected = [
+        r#""GET" "/ranged/b/3000000" 206 1500000 "MISS" true"#,
+        r#""GET" "/whole/a/100" 200 100 "HIT" true"#,
+        r#""GET" "/whole/a/100" 200 100 "MISS" true"#,
+    ];
+    assert_eq!(said[..expected.len()], expected);
     assert!(said.last().is_some_and(|line| line.starts_with(r#""TRACE" "/whole/a/100" 405"#)), "{said:?}");
     assert!(lines.iter().all(|line| line["host"] == "site.example" && line["client"] == "127.0.0.1"));
 }
