@@ -18,6 +18,7 @@ mod frozen;
 mod growing;
 mod keeping;
 mod large;
+mod packed;
 mod purge;
 mod ready;
 mod runs;
@@ -39,7 +40,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_cache::response::Use;
 use http_cache::{NotStorable, Outcome};
 use net::{Body, Informational, OnInformational, Peer};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::flights::Flights;
 use crate::marks::Began;
@@ -89,6 +90,8 @@ pub(crate) struct PullState {
     hasher: RandomState,
     /// What growing bodies hold.
     pub(crate) budget: Arc<Budget>,
+    /// Places for making compressed forms.
+    pub(crate) packing: Arc<Semaphore>,
 }
 
 impl PullState {
@@ -100,6 +103,7 @@ impl PullState {
             locks: std::array::from_fn(|_| Mutex::new(())),
             hasher: RandomState::new(),
             budget: Budget::new(most_bytes),
+            packing: Arc::new(Semaphore::new(packed::MAX_PACKING)),
         }
     }
 
@@ -258,6 +262,7 @@ impl Visit {
                         self.refresh(&key, &variant);
                     }
                     self.node.bring_to_disk(&key, &variant);
+                    self.node.pack_for(&self.zone, &self.asked, &key, &variant);
                     let away = !self.node.standalone() && *self.node.link.borrow() == Link::Away;
                     let forward = (outcome == Outcome::Partial).then_some(http_cache::Forward::Partial);
                     let stored = forward.is_some();
