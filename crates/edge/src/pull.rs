@@ -262,7 +262,6 @@ impl Visit {
                         self.refresh(&key, &variant);
                     }
                     self.node.bring_to_disk(&key, &variant);
-                    self.node.pack_for(&self.zone, &self.asked, &key, &variant);
                     let away = !self.node.standalone() && *self.node.link.borrow() == Link::Away;
                     let forward = (outcome == Outcome::Partial).then_some(http_cache::Forward::Partial);
                     let stored = forward.is_some();
@@ -510,6 +509,10 @@ impl Visit {
         match answer::from_variant(&origin, variant, as_it_came).await {
             Ok(response) => {
                 let mut response = response?;
+                // What is asked for once is not worth the work.
+                if !matches!(told.outcome, Outcome::Miss | Outcome::Expired) {
+                    self.node.pack_for(&self.zone, &self.asked, key, variant);
+                }
                 self.finish(&mut response, Some(variant), told);
                 if self.asked.method == Method::GET && (self.in_memory || told.stored || told.forward.is_none()) {
                     self.node.count_use(key, variant.length.unwrap_or(0), self.in_memory);
