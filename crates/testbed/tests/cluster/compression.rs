@@ -341,3 +341,24 @@ async fn what_comes_back_from_disk_is_compressed_anew() {
     let range = front.range(target, 5, 9).await;
     assert_eq!((range.status.as_u16(), &**range.bytes()), (206, &text(300_000).as_bytes()[5..10]));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_tells_the_form() {
+    let texts = Texts::open().await;
+    let front = front(&texts).await;
+    get(&front, "/page/a/5000", "gzip").await;
+    packed(&front, "/page/a/5000", "gzip").await;
+    let http = net::HttpClient::new(net::ClientLimits::default());
+    for (accept, expected) in [("gzip", Some("gzip")), ("br", None)] {
+        let asked = serde_json::json!({
+            "url": "http://site.example/page/a/5000", "headers": [["accept-encoding", accept]],
+        });
+        let request = Request::post(format!("{}/-/explain", front.url)).body(Body::full(asked.to_string()));
+        let response = http.send(request.expect("request")).await.expect("answer");
+        let body = net::read_to_end(response.into_body(), 1 << 16).await.expect("body");
+        let told: api::Explanation = serde_json::from_slice(&body).expect("an explanation");
+        let step = told.steps.iter().find(|step| step.stage == "compression").expect("a step");
+        let encoding = step.facts.iter().find(|(name, _)| name == "encoding").map(|(_, coding)| coding.as_str());
+        assert_eq!(encoding, expected, "{}", step.decision);
+    }
+}
