@@ -79,6 +79,10 @@ impl Coding {
         for name in ABOUT_BYTES {
             fields.remove(name);
         }
+        // Ranges are of the response as it came. Without a strong tag nobody could tell that what they have is no part of that.
+        if !fields.get(header::ETAG).is_some_and(|etag| etag.as_bytes().starts_with(b"\"")) {
+            fields.insert(header::ACCEPT_RANGES, HeaderValue::from_static("none"));
+        }
     }
 }
 
@@ -339,5 +343,12 @@ mod tests {
         let mut fields = map(&[(header::ETAG, "\"a\""), (ABOUT_BYTES[0].clone(), "sha-256=:x:")]);
         Coding::Zstd.describe(&mut fields);
         assert_eq!(fields, map(&[(header::ETAG, "\"a-zstd\""), (header::CONTENT_ENCODING, "zstd")]));
+        for (etag, ranges) in [(Some("\"a\""), "bytes"), (Some("W/\"a\""), "none"), (Some("a"), "none"), (None, "none")]
+        {
+            let mut fields = map(&[(header::ACCEPT_RANGES, "bytes")]);
+            fields.extend(etag.map(|etag| (header::ETAG, HeaderValue::from_static(etag))));
+            Coding::Gzip.describe(&mut fields);
+            assert_eq!(fields[header::ACCEPT_RANGES], ranges, "{etag:?}");
+        }
     }
 }

@@ -196,7 +196,7 @@ impl Node {
                 return;
             };
             let after = form.len() as u64;
-            if after + before / MIN_SAVED_SHARE > before {
+            if !worth(before, after) {
                 node.metrics.not_packed.inc();
                 return;
             }
@@ -236,7 +236,12 @@ impl Node {
     }
 }
 
-/// Compresses. Takes up to a few hundred milliseconds for a slice.
+/// Whether a form of so many bytes is kept.
+fn worth(before: u64, after: u64) -> bool {
+    after + before.div_ceil(MIN_SAVED_SHARE) <= before
+}
+
+/// Compresses. A slice takes some 70 ms.
 fn packed(coding: Coding, bytes: &[u8]) -> std::io::Result<Bytes> {
     let made = match coding {
         Coding::Zstd => zstd::bulk::compress(bytes, ZSTD_LEVEL)?,
@@ -283,6 +288,15 @@ mod tests {
                 assert!(back == body, "{coding:?} {}", body.len());
                 assert!(body.len() < 1_000 || form.len() < body.len() / 2, "{coding:?} {}", form.len());
             }
+        }
+    }
+
+    #[test]
+    fn what_is_worth_it() {
+        for (before, after, expected) in
+            [(100, 95, true), (100, 96, false), (100, 120, false), (101, 95, true), (101, 96, false), (1, 1, false)]
+        {
+            assert_eq!(worth(before, after), expected, "{before} {after}");
         }
     }
 

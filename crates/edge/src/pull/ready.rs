@@ -30,7 +30,7 @@ use crate::pull::stored::{Content, Page, Variant};
 use crate::pull::zone::PullZone;
 use crate::purges::Verdict;
 
-/// URLs that a thread remembers: [`WAYS`] in each of so many sets. About a kilobyte each.
+/// URLs that a thread remembers: [`WAYS`] in each of so many sets. One to two kilobytes each, and another for each further form.
 const SETS: usize = 4_096;
 /// Places for the URLs of one set.
 const WAYS: usize = 4;

@@ -232,7 +232,8 @@ async fn conditions_hold_for_each_tag() {
     assert_eq!(packed(&front, "/weak/a/5000", "gzip").await.header("etag"), "W/\"tag\"");
     assert_eq!(ask("/weak/a/5000", "gzip", "if-none-match", "W/\"tag\"").await.status, StatusCode::NOT_MODIFIED);
     get(&front, "/bare/a/5000", "gzip").await;
-    assert_eq!(packed(&front, "/bare/a/5000", "gzip").await.header("etag"), "");
+    let bare = packed(&front, "/bare/a/5000", "gzip").await;
+    assert_eq!((bare.header("etag"), bare.header("accept-ranges")), ("", "none"));
     // To the origin there is one tag.
     front.ask(Method::PUT, target, &[("if-match", "\"tag-gzip\"")]).await;
     assert_eq!(texts.if_match.lock().expect("seen").as_deref(), Some("\"tag-gzip\", \"tag\""));
@@ -361,4 +362,23 @@ async fn explain_tells_the_form() {
         let encoding = step.facts.iter().find(|(name, _)| name == "encoding").map(|(_, coding)| coding.as_str());
         assert_eq!(encoding, expected, "{}", step.decision);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_finds_no_place_is_compressed_later() {
+    let texts = Texts::open().await;
+    let front = front(&texts).await;
+    let targets: Vec<String> = (0..9).map(|number| format!("/page/{number}/300000")).collect();
+    for target in &targets {
+        get(&front, target, "gzip").await;
+    }
+    // More hits at once than forms are made at once.
+    let hits = targets.iter().map(|target| get(&front, target, "gzip"));
+    for hit in futures_util::future::join_all(hits).await {
+        assert_eq!((hit.x_cache(), hit.status), ("HIT", StatusCode::OK));
+    }
+    for target in &targets {
+        assert_eq!(unpacked("gzip", packed(&front, target, "gzip").await.bytes()), text(300_000).as_bytes());
+    }
+    assert_eq!(compressions(&front).await, 9.0);
 }
