@@ -4,6 +4,7 @@
 //! The function that makes cache keys ([`KeyDoc::url_key`]) lives here, because control needs it to turn the URL of a
 //! purge into the key that edges use.
 
+mod compression;
 mod validate;
 
 use std::borrow::Cow;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::addressing::host_name;
+pub use compression::{CompressionDoc, Encoding, MAX_COMPRESSED_BYTES};
 
 /// Upstreams that one zone may have.
 pub const MAX_UPSTREAMS: usize = 32;
@@ -112,6 +114,10 @@ pub struct PullDoc {
     /// Tags that are taken from one response; further ones are left out, and counted.
     #[serde(default = "default_tags")]
     pub max_tags: u32,
+    /// Which stored responses are compressed here for clients that accept it; absent: as the policy has it (`safe`: with
+    /// every setting at its default; `rfc`: none).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<CompressionDoc>,
     /// Networks whose `X-Forwarded-*`, `Forwarded` and `X-Real-IP` are believed.
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
@@ -439,6 +445,7 @@ impl PullDoc {
             strip_set_cookie: false,
             max_object_bytes: default_object_bytes(),
             max_tags: default_tags(),
+            compression: None,
             trusted_networks: Vec::new(),
             purge_networks: Vec::new(),
         }
@@ -486,11 +493,15 @@ impl CacheRule {
                 named && range.contains(status)
             })
         };
-        let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let essence = essence(media_type);
         status_fits
             && self.path.as_ref().is_none_or(|pattern| glob(pattern, path))
             && (self.media_types.is_empty() || self.media_types.iter().any(|p| glob(&p.to_ascii_lowercase(), &essence)))
     }
+}
+
+fn essence(media_type: &str) -> String {
+    media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// Errors that a client can cause by how it asks, for a URL that is well otherwise.

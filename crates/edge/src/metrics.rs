@@ -43,6 +43,9 @@ pub struct EdgeMetrics {
     not_stored: Family<ReasonLabels, Counter>,
     waits_ended: Family<NodeLabel, Counter>,
     tags_left_out: Family<NodeLabel, Counter>,
+    compressions: Family<OutcomeLabels, Counter>,
+    compressed: Family<NodeLabel, Counter>,
+    compressed_to: Family<NodeLabel, Counter>,
     corrupt: Family<NodeLabel, Counter>,
     disk_writes: Family<OutcomeLabels, Counter>,
     sweeps: Family<NodeLabel, Counter>,
@@ -73,6 +76,9 @@ impl EdgeMetrics {
             not_stored: Family::default(),
             waits_ended: Family::default(),
             tags_left_out: Family::default(),
+            compressions: Family::default(),
+            compressed: Family::default(),
+            compressed_to: Family::default(),
             corrupt: Family::default(),
             disk_writes: Family::default(),
             sweeps: Family::default(),
@@ -100,6 +106,11 @@ impl EdgeMetrics {
         r.register("not_stored", "Responses of origins that were not stored, by why", metrics.not_stored.clone());
         r.register("waits_ended", "Requests that waited too long for another's fetch", metrics.waits_ended.clone());
         r.register("tags_left_out", "Tags of responses beyond the zone's limit", metrics.tags_left_out.clone());
+        let made = "Compressed forms of stored responses that were made, by whether they were worth it";
+        r.register("compressions", made, metrics.compressions.clone());
+        let (from, to) = ("Bytes that compressed forms were made of", "Bytes of compressed forms that were made");
+        r.register_with_unit("compressed", from, Unit::Bytes, metrics.compressed.clone());
+        r.register_with_unit("compressed_to", to, Unit::Bytes, metrics.compressed_to.clone());
         r.register("corrupt_slices", "Slices that did not prove to belong to their body", metrics.corrupt.clone());
         r.register(
             "disk_admissions",
@@ -149,6 +160,10 @@ impl EdgeMetrics {
             not_stored: (self.not_stored.clone(), node.to_owned()),
             waits_ended: self.waits_ended.get_or_create_owned(&label),
             tags_left_out: self.tags_left_out.get_or_create_owned(&label),
+            packed: outcomes(&self.compressions, "ok"),
+            not_packed: outcomes(&self.compressions, "not_worth"),
+            packed_before_bytes: self.compressed.get_or_create_owned(&label),
+            packed_after_bytes: self.compressed_to.get_or_create_owned(&label),
             corrupt_slices: self.corrupt.get_or_create_owned(&label),
             disk_admitted: outcomes(&self.disk_writes, "ok"),
             disk_not_admitted: outcomes(&self.disk_writes, "failed"),
@@ -184,6 +199,10 @@ pub(crate) struct NodeMetrics {
     not_stored: (Family<ReasonLabels, Counter>, String),
     pub(crate) waits_ended: Counter,
     pub(crate) tags_left_out: Counter,
+    pub(crate) packed: Counter,
+    pub(crate) not_packed: Counter,
+    pub(crate) packed_before_bytes: Counter,
+    pub(crate) packed_after_bytes: Counter,
     pub(crate) corrupt_slices: Counter,
     pub(crate) disk_admitted: Counter,
     pub(crate) disk_not_admitted: Counter,

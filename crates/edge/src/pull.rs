@@ -19,6 +19,7 @@ mod frozen;
 mod growing;
 mod keeping;
 mod large;
+mod packed;
 mod partial;
 mod purge;
 mod ready;
@@ -42,7 +43,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_cache::response::Use;
 use http_cache::{NotStorable, Outcome};
 use net::{Body, Informational, OnInformational, Peer};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::flights::Flights;
 use crate::marks::Began;
@@ -92,6 +93,8 @@ pub(crate) struct PullState {
     hasher: RandomState,
     /// What growing bodies hold.
     pub(crate) budget: Arc<Budget>,
+    /// Places for making compressed forms.
+    pub(crate) packing: Arc<Semaphore>,
 }
 
 impl PullState {
@@ -103,6 +106,7 @@ impl PullState {
             locks: std::array::from_fn(|_| Mutex::new(())),
             hasher: RandomState::new(),
             budget: Budget::new(most_bytes),
+            packing: Arc::new(Semaphore::new(packed::MAX_PACKING)),
         }
     }
 
@@ -514,6 +518,10 @@ impl Visit {
         match answer::from_variant(&origin, variant, as_it_came).await {
             Ok(response) => {
                 let mut response = response?;
+                // What is asked for once is not worth the work.
+                if !matches!(told.outcome, Outcome::Miss | Outcome::Expired) {
+                    self.node.pack_for(&self.zone, &self.asked, key, variant);
+                }
                 self.finish(&mut response, Some(variant), told);
                 if self.asked.method == Method::GET && (self.found.in_memory || told.stored || told.forward.is_none()) {
                     self.node.count_use(key, variant, self.found);

@@ -9,6 +9,7 @@
 //! - [`cache_control`], [`targeted`]: the directives that govern a response
 //! - [`freshness`]: how long a response is fresh, how old it is
 //! - [`vary`]: which of several responses of one URL answers a request
+//! - [`coding`]: compressed forms of a response, and who accepts them
 //! - [`update`]: what a 304, a HEAD or an unsafe request changes in what is stored
 //! - [`cache_status`]: how a response tells what the cache did
 //! - [`hop`]: headers that end at each hop
@@ -17,6 +18,7 @@
 
 pub mod cache_control;
 pub mod cache_status;
+pub mod coding;
 pub mod conditional;
 pub mod date;
 pub mod freshness;
@@ -33,6 +35,7 @@ mod rfc9111;
 
 pub use cache_control::CacheControl;
 pub use cache_status::{CacheStatus, Forward, Outcome};
+pub use coding::{Accepted, Coding};
 pub use conditional::{Precondition, Validators};
 pub use freshness::{Decision, Defaults, Freshness, NotStorable, Storable};
 pub use plan::{Piece, Plan};

@@ -73,7 +73,7 @@ pub fn favourite_language(request: &HeaderMap) -> Option<String> {
 }
 
 /// Weights in thousandths.
-const FULL_WEIGHT: u16 = 1_000;
+pub(crate) const FULL_WEIGHT: u16 = 1_000;
 
 /// A member of a list with weights: weight and value, in lower case.
 fn weigh(member: &[u8]) -> (u16, Vec<u8>) {
@@ -101,7 +101,7 @@ fn weigh(member: &[u8]) -> (u16, Vec<u8>) {
 }
 
 /// `0.5` as 500 (RFC 9110 § 12.4.2).
-fn thousandths(digits: &[u8]) -> Option<u16> {
+pub(crate) fn thousandths(digits: &[u8]) -> Option<u16> {
     let (whole, fraction) = digits.split_first()?;
     let fraction = match fraction {
         [] => &[],

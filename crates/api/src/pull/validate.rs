@@ -11,9 +11,10 @@ use std::ops::RangeInclusive;
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    CacheRule, Caching, HeaderChange, HealthCheckDoc, KeyDoc, MAX_CA_BYTES, MAX_CHECKS_IN_A_ROW, MAX_CONNECTIONS,
-    MAX_LIST, MAX_OBJECT_BYTES, MAX_RESPONSE_TAGS, MAX_TEXT_BYTES, MAX_TIMEOUT_MS, MAX_TTL_S, MAX_UPSTREAMS,
-    MAX_WEIGHT, MIN_CHECK_INTERVAL_MS, PullDoc, QueryKey, RequestMatch, UpstreamDoc,
+    CacheRule, Caching, CompressionDoc, HeaderChange, HealthCheckDoc, KeyDoc, MAX_CA_BYTES, MAX_CHECKS_IN_A_ROW,
+    MAX_COMPRESSED_BYTES, MAX_CONNECTIONS, MAX_LIST, MAX_OBJECT_BYTES, MAX_RESPONSE_TAGS, MAX_TEXT_BYTES,
+    MAX_TIMEOUT_MS, MAX_TTL_S, MAX_UPSTREAMS, MAX_WEIGHT, MIN_CHECK_INTERVAL_MS, PullDoc, QueryKey, RequestMatch,
+    UpstreamDoc,
 };
 use crate::addressing::is_hostname;
 
@@ -74,6 +75,9 @@ impl PullDoc {
         each("bypass", &self.bypass, request_match)?;
         within("max_object_bytes", self.max_object_bytes, 1..=MAX_OBJECT_BYTES)?;
         within("max_tags", self.max_tags, 0..=MAX_RESPONSE_TAGS)?;
+        if let Some(doc) = &self.compression {
+            compression(doc)?;
+        }
         at_most("trusted_networks", self.trusted_networks.len(), MAX_LIST)?;
         at_most("purge_networks", self.purge_networks.len(), MAX_LIST)
     }
@@ -231,13 +235,7 @@ fn rule(rule: &CacheRule) -> Result<(), String> {
         path_pattern("path", pattern)?;
     }
     at_most("statuses", rule.statuses.len(), MAX_LIST)?;
-    each("media_types", &rule.media_types, |pattern| {
-        name_pattern(pattern)?;
-        if pattern.contains([';', ' ', ',']) || !pattern.contains(['/', '*']) {
-            return Err(format!("{pattern:?} fits no media type; write it like image/* or text/html"));
-        }
-        Ok(())
-    })?;
+    each("media_types", &rule.media_types, media_type)?;
     let times = [
         ("ttl_s", rule.ttl_s),
         ("stale_while_revalidate_s", rule.stale_while_revalidate_s),
@@ -374,6 +372,31 @@ fn header_name(text: &str) -> Result<HeaderName, String> {
 }
 
 /// Checks a list of at most [`MAX_LIST`], and says of an error which entry has it.
+fn compression(doc: &CompressionDoc) -> Result<(), String> {
+    let mut known = Vec::new();
+    each("compression.encodings", &doc.encodings, |encoding| {
+        if known.contains(&encoding) {
+            return Err("it is named twice; name each once, the preferred first".to_owned());
+        }
+        known.push(encoding);
+        Ok(())
+    })?;
+    if doc.types.is_empty() && !doc.encodings.is_empty() {
+        return Err("compression.types: there is none; to compress nothing, leave encodings empty".to_owned());
+    }
+    each("compression.types", &doc.types, media_type)?;
+    within("compression.max_bytes", doc.max_bytes, 1..=MAX_COMPRESSED_BYTES)?;
+    within("compression.min_bytes", doc.min_bytes, 1..=doc.max_bytes)
+}
+
+fn media_type(pattern: &String) -> Result<(), String> {
+    name_pattern(pattern)?;
+    if pattern.contains([';', ' ', ',']) || !pattern.contains(['/', '*']) {
+        return Err(format!("{pattern:?} fits no media type; write it like image/* or text/html"));
+    }
+    Ok(())
+}
+
 fn each<'a, T>(setting: &str, list: &'a [T], mut check: impl FnMut(&'a T) -> Result<(), String>) -> Result<(), String> {
     at_most(setting, list.len(), MAX_LIST)?;
     list.iter().enumerate().try_for_each(|(at, entry)| check(entry).map_err(|why| format!("{setting}[{at}]: {why}")))

@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http_cache::coding::{self, Coding};
 use http_cache::conditional::{self, Precondition};
-use http_cache::{CacheStatus, Forward, Freshness, Outcome, Piece, Plan};
+use http_cache::{Accepted, CacheStatus, Forward, Freshness, Outcome, Piece, Plan};
 use net::{Body, BodyError};
 
 use crate::metrics::Active;
@@ -55,8 +56,7 @@ pub(crate) async fn from_variant(
     variant: &Arc<Variant>,
     as_it_came: bool,
 ) -> Result<Option<Response<Body>>, &'static str> {
-    let Origin { node, asked, .. } = origin;
-    let (mut response, spans) = match planned_from(node, asked, variant, as_it_came) {
+    let (mut response, spans) = match planned_from(origin, variant, as_it_came) {
         Made::Response(response) => return Ok(Some(response)),
         Made::WithBody(response, spans) => (response, spans),
         Made::Nothing => return Ok(None),
@@ -82,9 +82,21 @@ enum Made {
     Nothing,
 }
 
-fn planned_from(node: &Node, asked: &Asked, variant: &Variant, as_it_came: bool) -> Made {
+fn planned_from(origin: &Origin, variant: &Variant, as_it_came: bool) -> Made {
+    let Origin { node, zone, asked, .. } = origin;
     let now_ms = node.now_ms();
     let mut fields = variant.fields.clone();
+    if let Some(compression) = zone.compresses(variant) {
+        coding::vary_by_coding(&mut fields);
+        let accepted = Accepted::of(&asked.fields);
+        let etag = fields.get(header::ETAG).filter(|_| asked.is_read());
+        let named = etag.and_then(|etag| coding::named_form(&asked.fields, &accepted, etag, compression.codings()));
+        if let Some(tag) = named {
+            fields.insert(header::ETAG, tag);
+            return Made::Response(not_modified(fields));
+        }
+    }
+    let form = zone.form_for(asked, variant);
     let mut status = variant.status;
     let is_representation = matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
     let mut pieces = vec![Span::Rest];
@@ -102,7 +114,11 @@ fn planned_from(node: &Node, asked: &Asked, variant: &Variant, as_it_came: bool)
         length = announced.body_length;
     } else if let (true, Some(size)) = (is_representation, variant.length) {
         let boundary = format!("{:032x}", fastrand::u128(..));
-        match planned(asked, variant, size, now_ms, &boundary) {
+        let plan = planned(asked, variant, size, now_ms, &boundary);
+        if let (Plan::Body { status: StatusCode::OK, .. }, Some((coding, bytes))) = (&plan, form) {
+            return Made::Response(in_form(asked, fields, coding, bytes));
+        }
+        match plan {
             Plan::Body { status: planned, content_range, content_type, length: bytes, pieces: planned_pieces } => {
                 let has = |piece: &Piece| match (piece, &variant.announced) {
                     (Piece::Span(span), Some(part)) => part.range.first <= span.first && span.last <= part.range.last,
@@ -117,7 +133,13 @@ fn planned_from(node: &Node, asked: &Asked, variant: &Variant, as_it_came: bool)
                 set(&mut fields, header::CONTENT_TYPE, content_type.as_deref());
                 pieces = planned_pieces.into_iter().map(Span::from).collect();
             }
-            Plan::NotModified => return Made::Response(not_modified(fields)),
+            Plan::NotModified => {
+                // A tag that it named is one of the response as it came; by a date alone it may have any form.
+                if let Some((coding, _)) = form.filter(|_| !asked.fields.contains_key(header::IF_NONE_MATCH)) {
+                    coding.describe(&mut fields);
+                }
+                return Made::Response(not_modified(fields));
+            }
             Plan::PreconditionFailed => return Made::Response(empty(StatusCode::PRECONDITION_FAILED)),
             Plan::NotSatisfiable { content_range, .. } => {
                 let mut response = empty(StatusCode::RANGE_NOT_SATISFIABLE);
@@ -133,6 +155,18 @@ fn planned_from(node: &Node, asked: &Asked, variant: &Variant, as_it_came: bool)
     let mut response = empty(status);
     *response.headers_mut() = fields;
     if asked.method == Method::HEAD || bodiless { Made::Response(response) } else { Made::WithBody(response, pieces) }
+}
+
+/// The response in a compressed form.
+fn in_form(asked: &Asked, mut fields: HeaderMap, coding: Coding, bytes: &Bytes) -> Response<Body> {
+    coding.describe(&mut fields);
+    fields.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    let mut response = empty(StatusCode::OK);
+    *response.headers_mut() = fields;
+    if asked.method != Method::HEAD {
+        *response.body_mut() = Body::full(bytes.clone());
+    }
+    response
 }
 
 /// The origin's own response, for the one request that it answers. Where the client's conditions were kept from the origin,

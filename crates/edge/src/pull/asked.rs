@@ -13,7 +13,7 @@ use api::addressing::request_host;
 use api::{ErrorCode, Problem};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
-use http_cache::hop;
+use http_cache::{coding, hop};
 use ipnet::IpNet;
 use net::{Body, Peer};
 
@@ -317,6 +317,11 @@ impl Asked {
         set(&mut fields, FORWARDED_FOR, self.forwarded_for.as_deref().unwrap_or(&client));
         set(&mut fields, FORWARDED_HOST, &self.authority);
         set(&mut fields, FORWARDED_PROTO, if self.https { "https" } else { "http" });
+        if zone.compression.is_some()
+            && let Some(tags) = fields.get(header::IF_MATCH).and_then(coding::own_tags)
+        {
+            fields.insert(header::IF_MATCH, tags);
+        }
         append(&mut fields, header::VIA, &format!("1.1 littoral-{node}"));
         append(&mut fields, CDN_LOOP, &format!("littoral; id={id}"));
         if let Some(protocol) = &self.upgrade {

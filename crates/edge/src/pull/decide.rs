@@ -327,6 +327,19 @@ fn covered(
     outcome: Outcome,
     trace: &mut Trace,
 ) -> Decision {
+    let form = zone.form_for(asked, variant);
+    if zone.compresses(variant).is_some() {
+        trace.step("compression", || match form {
+            Some((coding, bytes)) => {
+                let facts = vec![("encoding", coding.word().to_owned()), ("bytes", bytes.len().to_string())];
+                ("it is answered in a compressed form".to_owned(), facts)
+            }
+            None => ("it may be compressed; to this request it goes out as it came".to_owned(), Vec::new()),
+        });
+    }
+    if form.is_some() {
+        return Decision::Answer { variant: Arc::clone(variant), outcome, refresh: outcome == Outcome::Updating };
+    }
     if let Some(missing) = variant.sliced().and_then(|sliced| missing_slice(asked, variant, sliced, known)) {
         if missing.ranges > 1 && missing.beyond > SLICE_BYTES {
             trace.step("slices", || {

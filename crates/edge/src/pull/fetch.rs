@@ -25,6 +25,7 @@ use crate::pull::by_range;
 use crate::pull::copying::Copying;
 use crate::pull::decide::Fetch;
 use crate::pull::growing::Growing;
+use crate::pull::packed::Forms;
 use crate::pull::sliced::Sliced;
 use crate::pull::stored::{Content, PageKey, Pass, Variant};
 use crate::pull::zone::PullZone;
@@ -408,6 +409,7 @@ impl Order {
             tags: self.tags(&parts.headers),
             fields,
             content: Content::Parts(Vec::new()),
+            forms: Forms::default(),
             length: None,
             announced: None,
             selected_by,

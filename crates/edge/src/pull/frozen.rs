@@ -17,6 +17,7 @@ use shelf::disk::{EntryId, Head, KeyHash, Present, STAMP_BYTES};
 use crate::disk::{OnDisk, key_hash};
 use crate::marks::Began;
 use crate::pull::by_range;
+use crate::pull::packed::Forms;
 use crate::pull::sliced::Sliced;
 use crate::pull::stored::{Content, PageKey, Variant};
 
@@ -134,6 +135,7 @@ pub(crate) fn thaw(head: &Head, entry: EntryId, present: Option<&Present>) -> Op
                 present.is_none_or(|present| u32::try_from(index).is_ok_and(|number| present.contains(number)))
             })),
         },
+        forms: Forms::default(),
         length: Some(length),
         announced: None,
         selected_by,

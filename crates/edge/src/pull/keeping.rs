@@ -67,7 +67,7 @@ impl Node {
         for old in before.iter().flat_map(|page| &page.variants) {
             match now.iter().find(|variant| variant.on_disk.is(&old.on_disk)) {
                 // It has other fields now.
-                Some(variant) if !Arc::ptr_eq(variant, old) => self.write_head(variant),
+                Some(variant) if !Arc::ptr_eq(variant, old) && !variant.same_head(old) => self.write_head(variant),
                 Some(_) => {}
                 None => self.leave(old),
             }

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_cache::Outcome;
+use http_cache::coding::{self, Accepted, Coding};
 use http_cache::response::{self, Use};
 use net::{Peer, Plain, ReadyAnswers};
 
@@ -29,7 +30,7 @@ use crate::pull::stored::{Content, Page, Variant};
 use crate::pull::zone::PullZone;
 use crate::purges::Verdict;
 
-/// URLs that a thread remembers: [`WAYS`] in each of so many sets. About a kilobyte each.
+/// URLs that a thread remembers: [`WAYS`] in each of so many sets. One to two kilobytes each, and another for each further form.
 const SETS: usize = 4_096;
 /// Places for the URLs of one set.
 const WAYS: usize = 4;
@@ -67,7 +68,7 @@ impl Lesson {
     pub(crate) fn learn(self, node: &Arc<Node>, zone: &Arc<PullZone>, stored_as: StoredAs) {
         let Self { of, secure, host, target } = self;
         let known =
-            Known { node: node.number, of, secure, host, target, stored_as, zone: Arc::clone(zone), made: None };
+            Known { node: node.number, of, secure, host, target, stored_as, zone: Arc::clone(zone), answers: None };
         MEMORY.with_borrow_mut(|memory| memory.keep(known));
     }
 }
@@ -175,7 +176,7 @@ struct Known {
     target: Box<[u8]>,
     stored_as: StoredAs,
     zone: Arc<PullZone>,
-    made: Option<Made>,
+    answers: Option<Answers>,
 }
 
 impl Known {
@@ -191,7 +192,6 @@ impl Known {
         }
         let page = node.use_stored(&self.stored_as)?;
         let variant = selected(&page, asked, &self.zone)?;
-        let body = body(variant)?;
         let key = self.stored_as.key()?;
         if node.verdict_on_variant(key, variant) != Verdict::Clean {
             return None;
@@ -199,12 +199,27 @@ impl Known {
         let now_ms = node.now_ms();
         let age_s = variant.age_s(now_ms);
         let Use::Fresh { ttl_s } = response::reuse(&variant.terms, age_s, None) else { return None };
-        let made = match &mut self.made {
-            Some(made) if std::ptr::eq(made.variant.as_ptr(), Arc::as_ptr(variant)) => made,
-            made => made.insert(Made::of(node, &self.zone, &self.of, variant)?),
+        let answers = match &mut self.answers {
+            Some(answers) if std::ptr::eq(answers.variant.as_ptr(), Arc::as_ptr(variant)) => answers,
+            answers => answers.insert(Answers::of(&self.zone, variant)),
+        };
+        // Only this costs a look at `Accept-Encoding`; that of most responses is settled.
+        let compression = self.zone.compression.as_ref().filter(|_| answers.compressed);
+        let accepted = compression.map(|of| (of, Accepted::read(asked.values(header::ACCEPT_ENCODING.as_str()))));
+        let form = accepted.and_then(|(compression, accepted)| compression.form(variant, &accepted));
+        let (coding, body) = match form {
+            Some((coding, bytes)) => (Some(coding), bytes.clone()),
+            None => (None, body(variant)?),
+        };
+        let made = match answers.made.get_mut(coding.map_or(0, |coding| coding.index() + 1))? {
+            Some(made) => made,
+            made => made.insert(Made::of(node, &self.zone, &self.of, variant, coding, body.len() as u64)?),
         };
         node.bring_to_disk(key, variant);
-        node.count_stored_use(&self.stored_as, body.len() as u64);
+        if let Some(wanted) = accepted.and_then(|(compression, accepted)| accepted.best(compression.codings())) {
+            node.pack(key, variant, wanted);
+        }
+        node.count_stored_use(&self.stored_as, variant.length.unwrap_or(0));
         let took = started.elapsed();
         let name = node.config.node.name.as_str();
         node.metrics.count_ready(took);
@@ -215,10 +230,25 @@ impl Known {
     }
 }
 
-/// What is the same in each answer out of a variant.
-struct Made {
+/// The answers out of a variant.
+struct Answers {
     /// It keeps the variant's place, and so its address, but nothing of it.
     variant: Weak<Variant>,
+    /// The zone compresses it.
+    compressed: bool,
+    /// As it came, and in each coding.
+    made: [Option<Made>; Coding::ALL.len() + 1],
+}
+
+impl Answers {
+    fn of(zone: &PullZone, variant: &Arc<Variant>) -> Self {
+        let compressed = zone.compresses(variant).is_some();
+        Self { variant: Arc::downgrade(variant), compressed, made: Default::default() }
+    }
+}
+
+/// What is the same in each answer in one form.
+struct Made {
     fields: HeaderMap,
     length: u64,
     /// The same as text, once it was asked for.
@@ -227,9 +257,21 @@ struct Made {
 
 impl Made {
     /// Nothing where it has no `Date`, or is too large to be remembered.
-    fn of(node: &Node, zone: &PullZone, of: &Site, variant: &Arc<Variant>) -> Option<Self> {
-        let length = variant.length?;
+    fn of(
+        node: &Node,
+        zone: &PullZone,
+        of: &Site,
+        variant: &Variant,
+        coding: Option<Coding>,
+        length: u64,
+    ) -> Option<Self> {
         let mut fields = variant.fields.clone();
+        if zone.compresses(variant).is_some() {
+            coding::vary_by_coding(&mut fields);
+        }
+        if let Some(coding) = coding {
+            coding.describe(&mut fields);
+        }
         fields.insert(X_CACHE, HeaderValue::from_static(Outcome::Hit.x_cache()));
         let via = format!("1.1 littoral-{}", node.config.node.name);
         fields.append(header::VIA, HeaderValue::try_from(via).ok()?);
@@ -241,7 +283,7 @@ impl Made {
         }
         let bytes: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
         let fits = bytes <= HEAD_BYTES && fields.contains_key(header::DATE);
-        fits.then(|| Self { variant: Arc::downgrade(variant), fields, length, head: None })
+        fits.then(|| Self { fields, length, head: None })
     }
 
     fn head(&mut self) -> &[u8] {

@@ -16,6 +16,7 @@ use http_cache::{ByteRange, NotStorable, vary};
 use crate::disk::OnDisk;
 use crate::marks::Began;
 use crate::pull::growing::Growing;
+use crate::pull::packed::Forms;
 use crate::pull::sliced::Sliced;
 
 /// Variants of one URL that are kept; the oldest goes.
@@ -70,6 +71,8 @@ pub(crate) struct Variant {
     /// As they go out, without `Age` and `Content-Length`.
     pub(crate) fields: HeaderMap,
     pub(crate) content: Content,
+    /// The body compressed, where that was done. They are of this very body: who changes that, begins anew with them.
+    pub(crate) forms: Forms,
     /// Of the whole representation, in bytes, where known.
     pub(crate) length: Option<u64>,
     /// What the origin said that it sends, while a part is on its way.
@@ -253,6 +256,15 @@ impl Variant {
         self.fields.get(header::ETAG).map(http::HeaderValue::as_bytes).filter(|tag| tag.starts_with(b"\""))
     }
 
+    /// Whether what stands on disk of both beside the body is the same.
+    pub(crate) fn same_head(&self, other: &Variant) -> bool {
+        self.fields == other.fields
+            && self.terms == other.terms
+            && self.answered_ms == other.answered_ms
+            && self.began == other.began
+            && self.tags == other.tags
+    }
+
     /// What it costs in memory, in bytes, beside the tier's own overhead.
     pub(crate) fn weight(&self) -> u64 {
         let fields: usize = self.fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
@@ -268,7 +280,7 @@ impl Variant {
             Content::Sliced(_) => size_of::<Sliced>() as u64, // its slices count by themselves
             Content::Parts(parts) => parts.iter().map(Part::length).sum(),
         };
-        (size_of::<Variant>() + fields + selected + tags) as u64 + bytes
+        (size_of::<Variant>() + fields + selected + tags) as u64 + bytes + self.forms.weight()
     }
 
     /// The same response with other fields, terms or bytes.
@@ -277,6 +289,7 @@ impl Variant {
             status: self.status,
             fields: self.fields.clone(),
             content: self.content.clone(),
+            forms: self.forms.clone(),
             length: self.length,
             announced: self.announced.clone(),
             selected_by: self.selected_by.clone(),

@@ -11,6 +11,7 @@ use http_cache::response::Rules;
 use net::{HealthCheck, Retry, Upstream, UpstreamConfig, UpstreamProtocol, UpstreamServer};
 use tokio::sync::Semaphore;
 
+use crate::pull::packed::Compression;
 use crate::pull::ready;
 
 /// A pull zone.
@@ -24,6 +25,8 @@ pub(crate) struct PullZone {
     /// Places for connections that change their protocol.
     pub(crate) tunnels: Arc<Semaphore>,
     pub(crate) key_headers: Vec<HeaderName>,
+    /// Nothing: it does not compress.
+    pub(crate) compression: Option<Compression>,
     /// See [`ready::suits`].
     pub(crate) plain: bool,
     request_changes: Vec<(HeaderName, Option<HeaderValue>)>,
@@ -91,6 +94,7 @@ impl PullZone {
         Self {
             fingerprint: fingerprint(&doc),
             plain: ready::suits(&doc),
+            compression: Compression::of(&doc),
             upstream,
             tunnels: Arc::new(Semaphore::new(usize::try_from(doc.max_connections / 2).unwrap_or(1).max(1))),
             key_headers: doc.key.headers.iter().filter_map(|name| name.parse().ok()).collect(),

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use api::PullDoc;
 use api::pull::{
-    CachePolicy, HeaderChange, HealthCheckDoc, MAX_CA_BYTES, OriginProtocol, QueryKey, RequestMatch, RetryDoc,
-    UpstreamDoc,
+    CachePolicy, CompressionDoc, Encoding, HeaderChange, HealthCheckDoc, MAX_CA_BYTES, OriginProtocol, QueryKey,
+    RequestMatch, RetryDoc, UpstreamDoc,
 };
 use clap::{ArgAction, Args};
 use ipnet::IpNet;
@@ -19,7 +19,8 @@ use ipnet::IpNet;
 use crate::cli::error::CliError;
 use crate::cli::human;
 use crate::cli::policy_values::{
-    self as values, Emptied, Ttl, alias, bypass, default_time, header_change, one_of, query, time, ttl, upstream,
+    self as values, Emptied, Ttl, alias, bypass, default_time, encodings, header_change, one_of, query, time, ttl,
+    upstream,
 };
 
 /// What can be said of a policy.
@@ -113,6 +114,19 @@ pub struct PolicyArgs {
     /// Tags to take from one response
     #[arg(long, value_name = "N")]
     pub max_tags: Option<u32>,
+    /// Stored responses to compress for clients that accept it: on, off, or the encodings, like br,gzip [default: on, with
+    /// `--policy rfc` off]
+    #[arg(long, value_name = "WHICH", value_parser = encodings)]
+    pub compression: Option<Emptied<Vec<Encoding>>>,
+    /// Media type to compress, like text/*; may be repeated
+    #[arg(long = "compress-type", value_name = "TYPE", value_parser = values::text)]
+    pub compress_types: Vec<Emptied<String>>,
+    /// Smallest body to compress
+    #[arg(long, value_name = "SIZE")]
+    pub compress_min: Option<crate::config::Size>,
+    /// Largest body to compress, at most 1MiB
+    #[arg(long, value_name = "SIZE")]
+    pub compress_max: Option<crate::config::Size>,
     /// Network whose X-Forwarded-* is believed, like 10.0.0.0/8; may be repeated
     #[arg(long = "trust", value_name = "NETWORK", value_parser = values::network)]
     pub trusted_networks: Vec<Emptied<IpNet>>,
@@ -221,10 +235,40 @@ impl PolicyArgs {
         pull.strip_set_cookie = self.strip_set_cookie.unwrap_or(pull.strip_set_cookie);
         pull.max_object_bytes = self.max_object.map_or(pull.max_object_bytes, |size| size.0);
         pull.max_tags = self.max_tags.unwrap_or(pull.max_tags);
+        self.apply_compression(pull);
         replace(&mut pull.trusted_networks, &self.trusted_networks);
         replace(&mut pull.purge_networks, &self.purge_networks);
         Ok(())
     }
+}
+
+impl PolicyArgs {
+    /// What is about compression. Who names types or sizes wants it, unless it is said to be off.
+    fn apply_compression(&self, pull: &mut PullDoc) {
+        match &self.compression {
+            Some(Emptied::Empty) => pull.compression = None,
+            Some(Emptied::Value(encodings)) => {
+                pull.compression.get_or_insert_default().encodings.clone_from(encodings);
+            }
+            None => {}
+        }
+        let types: Vec<String> = self.compress_types.iter().cloned().filter_map(Emptied::value).collect();
+        if !self.compress_types.is_empty() {
+            pull.compression.get_or_insert_default().types =
+                if types.is_empty() { CompressionDoc::default().types } else { types };
+        }
+        if let Some(size) = self.compress_min {
+            pull.compression.get_or_insert_default().min_bytes = bytes(size);
+        }
+        if let Some(size) = self.compress_max {
+            pull.compression.get_or_insert_default().max_bytes = bytes(size);
+        }
+    }
+}
+
+/// What is more than can be said is refused with the whole policy.
+fn bytes(size: crate::config::Size) -> u32 {
+    u32::try_from(size.0).unwrap_or(u32::MAX)
 }
 
 /// Replaces a list, if something was said of it.
@@ -346,6 +390,13 @@ mod tests {
                 json!({"strip_set_cookie": true, "max_object_bytes": 64 << 20, "max_tags": 5}),
             ),
             (
+                "--compression gzip,br --compress-type text/* --compress-type *+json --compress-min 1 --compress-max 9KiB",
+                json!({"compression": {
+                    "encodings": ["gzip", "br"], "types": ["text/*", "*+json"], "min_bytes": 1, "max_bytes": 9216
+                }}),
+            ),
+            ("--compression ''", json!({})),
+            (
                 "--trust 10.0.0.0/8 --trust ::1 --purge-from 127.0.0.1",
                 json!({"trusted_networks": ["10.0.0.0/8", "::1/128"], "purge_networks": ["127.0.0.1/32"]}),
             ),
@@ -376,6 +427,29 @@ mod tests {
     }
 
     #[test]
+    fn compression_is_on_off_or_what_is_said() {
+        let doc = |line: &str| {
+            let pull = parse(&format!("--upstream http://a {line}")).expect(line).apply(None).expect(line);
+            pull.expect("a policy").compression()
+        };
+        let on = CompressionDoc::default();
+        for (line, expected) in [
+            ("", on.clone()),
+            ("--policy rfc", CompressionDoc::off()),
+            ("--policy rfc --compression on", on.clone()),
+            ("--compression off", CompressionDoc::off()),
+            ("--policy rfc --compress-min 7", CompressionDoc { min_bytes: 7, ..on.clone() }),
+            ("--compression off --compress-min 7", CompressionDoc { min_bytes: 7, ..CompressionDoc::off() }),
+            ("--compress-type ''", on),
+        ] {
+            assert_eq!(doc(line), expected, "{line}");
+        }
+        let refused = parse("--upstream http://a --compress-max 2MiB").expect("parsed").apply(None).expect("applied");
+        let why = refused.expect("a policy").validate().expect_err("too large");
+        assert!(why.contains("compression.max_bytes: 2097152"), "{why}");
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (line, word) in [
             ("--upstream http://a,w=2", "weight=2"),
@@ -397,6 +471,7 @@ mod tests {
             ("--trust 10.0.0.0/99", "like 10.0.0.0/8"),
             ("--default-ttl 4000d", "at most 3650d"),
             ("--max-object big", "64MiB"),
+            ("--compression deflate", "on, off, zstd, br or gzip"),
         ] {
             let error = parse(line).expect_err(line).to_string();
             assert!(error.contains(word), "{line}: {error}");

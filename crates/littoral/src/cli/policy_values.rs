@@ -1,6 +1,9 @@
 //! From the texts of policy flags to what they mean. Whether that is in its bounds is checked where the whole policy is.
 
-use api::pull::{CacheRule, Caching, HeaderChange, MAX_TTL_S, QueryKey, RequestMatch, StatusRange, UpstreamDoc};
+use api::pull::{
+    CacheRule, Caching, CompressionDoc, Encoding, HeaderChange, MAX_TTL_S, QueryKey, RequestMatch, StatusRange,
+    UpstreamDoc,
+};
 use api::{Eviction, HstsDoc, Objective};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ipnet::IpNet;
@@ -267,6 +270,18 @@ pub fn query(text: &str) -> Result<QueryKey, String> {
         (_, Some(("except", list))) => Ok(QueryKey::Except(patterns(list))),
         _ => Err("use all, none, sorted, only:NAME,NAME or except:NAME,NAME".to_owned()),
     }
+}
+
+/// What `--compression` says of the encodings: `on`, `off`, or those that are made, like `br,gzip`.
+///
+/// # Errors
+/// Another word.
+pub fn encodings(text: &str) -> Result<Emptied<Vec<Encoding>>, String> {
+    unless_empty(text, |text| match text {
+        "on" => Ok(CompressionDoc::default().encodings),
+        "off" => Ok(Vec::new()),
+        list => list.split(',').map(|one| word(one, "on, off, zstd, br or gzip")).collect(),
+    })
 }
 
 /// `ALIAS=HOST`.

@@ -1,6 +1,6 @@
 //! A zone for people: every setting on a line; of a policy, those that say something.
 
-use api::pull::{CacheRule, Caching, HeaderChange, OriginProtocol, QueryKey, RequestMatch, RetryDoc};
+use api::pull::{CacheRule, Caching, CompressionDoc, HeaderChange, OriginProtocol, QueryKey, RequestMatch, RetryDoc};
 use api::{Access, CachePolicy, PullDoc, ZoneDoc};
 
 use crate::cli::error::CliError;
@@ -145,11 +145,21 @@ fn caching(pull: &PullDoc, lines: &mut Lines) {
     lines.push(("strip set-cookie", pull.strip_set_cookie.to_string()));
     lines.push(("max object", human::size(pull.max_object_bytes)));
     lines.push(("max tags", pull.max_tags.to_string()));
+    lines.push(("compression", compression(&pull.compression())));
     for (name, networks) in [("trusted", &pull.trusted_networks), ("purge from", &pull.purge_networks)] {
         if !networks.is_empty() {
             lines.push((name, networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")));
         }
     }
+}
+
+fn compression(doc: &CompressionDoc) -> String {
+    if doc.encodings.is_empty() {
+        return "off".to_owned();
+    }
+    let encodings: Vec<&str> = doc.encodings.iter().map(|encoding| encoding.word()).collect();
+    let (min, max) = (human::size(doc.min_bytes.into()), human::size(doc.max_bytes.into()));
+    format!("{} of {}, {min} to {max}", encodings.join(" "), doc.types.join(" "))
 }
 
 fn header(change: &HeaderChange) -> String {

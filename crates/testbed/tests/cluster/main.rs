@@ -5,6 +5,7 @@
 mod access;
 mod bad_input;
 mod caching;
+mod compression;
 mod failures;
 mod files;
 mod films;
