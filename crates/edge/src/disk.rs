@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,8 @@ pub(crate) struct DiskTier {
     reads: Arc<Semaphore>,
     queue: Arc<Queue>,
     seen: Mutex<Seen>,
+    /// Whether it has been said goodbye to: the folders are another process's then, and so are the snapshots.
+    closed: AtomicBool,
 }
 
 impl DiskTier {
@@ -50,7 +52,13 @@ impl DiskTier {
         let queue = Arc::new(Queue::default());
         let (jobs, tier) = (Arc::clone(&queue), Arc::clone(&disk));
         std::thread::Builder::new().name("edge-disk".to_owned()).spawn(move || jobs.work(&tier))?;
-        Ok(Self { disk, reads: Arc::new(Semaphore::new(MAX_READS)), queue, seen: Mutex::new(Seen::default()) })
+        Ok(Self {
+            disk,
+            reads: Arc::new(Semaphore::new(MAX_READS)),
+            queue,
+            seen: Mutex::new(Seen::default()),
+            closed: AtomicBool::new(false),
+        })
     }
 
     /// Runs something that blocks, with the disk. Nothing: it takes too long, as on a disk that hangs. What has begun goes on.
@@ -88,8 +96,12 @@ impl DiskTier {
         lock(&self.seen).check(key)
     }
 
-    /// Waits until everything in the line is written, and says goodbye to the disk. Blocks.
+    /// Waits until everything in the line is written, and says goodbye to the disk, once. What is there can still be read.
+    /// Blocks.
     pub(crate) fn close(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
         self.queue.drain();
         self.disk.close();
     }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 
 /// Bytes of a message.
@@ -104,7 +104,7 @@ fn check_name(path: &Path) -> Result<(), HandoverError> {
     }
 }
 
-/// Between a process and its successor.
+/// Between a process and its successor. One task may send while another receives.
 #[derive(Debug)]
 pub struct HandoverLink(UnixStream);
 
@@ -121,7 +121,7 @@ impl HandoverLink {
     ///
     /// # Errors
     /// The operating system's; the link is of no use then.
-    pub async fn send(&mut self, message: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    pub async fn send(&self, message: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let length = u32::try_from(message.len()).ok().filter(|_| message.len() <= HANDOVER_MESSAGE_BYTES);
         let length = length.ok_or(io::ErrorKind::InvalidInput)?.to_be_bytes();
         let socket = &self.0;
@@ -135,15 +135,15 @@ impl HandoverLink {
             Ok(rustix::net::sendmsg(socket, &[IoSlice::new(&length)], &mut control, SendFlags::NOSIGNAL)?)
         });
         let sent = sent.await?;
-        self.0.write_all(length.get(sent..).unwrap_or_default()).await?;
-        self.0.write_all(message).await
+        self.write_all(length.get(sent..).unwrap_or_default()).await?;
+        self.write_all(message).await
     }
 
     /// The next message, with what came with it; nothing: the other end is gone. Not to be cancelled in between.
     ///
     /// # Errors
     /// The operating system's, or a message that is too long.
-    pub async fn receive(&mut self) -> io::Result<Option<(Vec<u8>, Option<OwnedFd>)>> {
+    pub async fn receive(&self) -> io::Result<Option<(Vec<u8>, Option<OwnedFd>)>> {
         let mut length = [0; 4];
         let socket = &self.0;
         let received = socket.async_io(Interest::READABLE, || {
@@ -161,19 +161,40 @@ impl HandoverLink {
         if received == 0 {
             return Ok(None);
         }
-        self.0.read_exact(length.get_mut(received..).unwrap_or_default()).await?;
+        self.read_exact(length.get_mut(received..).unwrap_or_default()).await?;
         let length = u32::from_be_bytes(length) as usize;
         if length > HANDOVER_MESSAGE_BYTES {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
         }
         let mut message = vec![0; length];
-        self.0.read_exact(&mut message).await?;
+        self.read_exact(&mut message).await?;
         Ok(Some((message, descriptor)))
     }
 
-    /// Whether a message waits, or the end.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.0.readable().await
+    async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.0.writable().await?;
+            match self.0.try_write(bytes) {
+                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_exact(&self, bytes: &mut [u8]) -> io::Result<()> {
+        let mut at = 0;
+        while let Some(rest) = bytes.get_mut(at..).filter(|rest| !rest.is_empty()) {
+            self.0.readable().await?;
+            match self.0.try_read(rest) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => at += read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -200,7 +221,7 @@ mod tests {
         let address = listener.local_addr().expect("address");
         let queued = std::net::TcpStream::connect(address).expect("queued");
         let (new, old) = tokio::join!(ask(&path), point.next());
-        let (mut new, mut old) = (new.expect("asked").expect("somebody"), old.expect("asked"));
+        let (new, old) = (new.expect("asked").expect("somebody"), old.expect("asked"));
         let kept = keep_open(&listener).expect("kept");
         drop(listener);
         old.send(b"socket", Some(kept.as_fd())).await.expect("sent");
@@ -230,7 +251,7 @@ mod tests {
         assert!(ask(&path).await.expect("nobody").is_none());
         let point = HandoverPoint::bind(&path).expect("bound again");
         let (new, old) = tokio::join!(ask(&path), point.next());
-        let (mut new, mut old) = (new.expect("asked").expect("somebody"), old.expect("asked"));
+        let (new, old) = (new.expect("asked").expect("somebody"), old.expect("asked"));
         let long = vec![0; HANDOVER_MESSAGE_BYTES];
         let (sent, received) = tokio::join!(old.send(&long, None), new.receive());
         sent.expect("sent");

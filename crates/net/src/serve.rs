@@ -183,14 +183,16 @@ where
         };
         // Dropped with this future, so that whoever ends the role ends its connections, too.
         let mut tasks = JoinSet::new();
+        let mut waiting = None;
         loop {
             let accepted = tokio::select! {
-                accepted = accept(&listener, &places) => accepted,
+                accepted = accept(&listener, &places, &mut waiting) => accepted,
                 Some(_) = tasks.join_next() => continue,
                 () = stopped.cancelled() => break,
             };
             match accepted {
-                Ok(accepted) => begin(accepted, &mut tasks),
+                Ok(Some(accepted)) => begin(accepted, &mut tasks),
+                Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(%error, "accept failed");
                     tokio::time::sleep(Duration::from_millis(ACCEPT_REST_MS)).await;
@@ -200,16 +202,18 @@ where
         // Borrowed for this block alone: a service can be sent to another thread, and not be shared with it.
         let (begin, still) = (&mut begin, &mut tasks);
         let drained = async move {
-            let mut waiting = Some((listener, QUEUE_MAX));
-            while let Some((listener, left)) = waiting.take() {
+            let mut left = QUEUE_MAX;
+            while left > 0 {
                 tokio::select! {
-                    queued = accept_queued(&listener, &places) => if let Some(queued) = queued {
-                        begin(queued, still);
-                        waiting = Some((listener, left - 1)).filter(|(_, left)| *left > 0);
+                    queued = accept_queued(&listener, &places, &mut waiting) => match queued {
+                        Some(queued) => begin(queued, still),
+                        None => break,
                     },
-                    Some(_) = still.join_next() => waiting = Some((listener, left)),
+                    Some(_) = still.join_next() => continue,
                 }
+                left -= 1;
             }
+            drop(listener);
             while still.join_next().await.is_some() {}
         };
         if tokio::time::timeout(Duration::from_millis(drain_ms), drained).await.is_err() {
@@ -222,21 +226,33 @@ where
 /// A connection, who it is from, and its place among all.
 type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
 
-/// The next connection, once there is a place for it.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> std::io::Result<Accepted> {
+/// Accepted, and still without a place.
+type Waiting = Option<(TcpStream, SocketAddr)>;
+
+/// The next connection, once there is a place for it. Only then a place is asked for: who waits for a connection keeps none
+/// from others. What it has when it is dropped is in `waiting`.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    waiting: &mut Waiting,
+) -> std::io::Result<Option<Accepted>> {
+    if waiting.is_none() {
+        *waiting = Some(listener.accept().await?);
+    }
     let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, place))
+    Ok(waiting.take().map(|(stream, peer)| (stream, peer, place)))
 }
 
-/// The next connection that waits already, once there is a place for it; nothing: none waits.
-async fn accept_queued(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<Accepted> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    let queued = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await;
-    match queued {
-        Poll::Ready(Ok((stream, peer))) => Some((stream, peer, place)),
-        Poll::Ready(Err(_)) | Poll::Pending => None,
+/// The same of a connection that is in the queue already; nothing: none is.
+async fn accept_queued(listener: &TcpListener, places: &Arc<Semaphore>, waiting: &mut Waiting) -> Option<Accepted> {
+    if waiting.is_none()
+        && let Poll::Ready(Ok(queued)) = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await
+    {
+        *waiting = Some(queued);
     }
+    waiting.as_ref()?;
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    waiting.take().map(|(stream, peer)| (stream, peer, place))
 }
 
 /// A service from an async function of a request.
