@@ -10,7 +10,7 @@ mod looks;
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,8 @@ pub(crate) struct DiskTier {
     pub(crate) curve: Curve,
     queue: Arc<Queue>,
     seen: Mutex<Seen>,
+    /// Whether it has been said goodbye to: the folders are another process's then, and so are the snapshots.
+    closed: AtomicBool,
 }
 
 impl DiskTier {
@@ -56,7 +58,8 @@ impl DiskTier {
         std::thread::Builder::new().name("edge-disk".to_owned()).spawn(move || jobs.work(&tier))?;
         let limit_bytes = disk.stats().folders.iter().map(|folder| folder.limit_bytes).sum();
         let curve = Curve::new(limit_bytes, choice, CURVE_OVERHEAD_BYTES);
-        Ok(Self { looks: Looks::new(Arc::clone(&disk)), curve, disk, queue, seen: Mutex::new(Seen::default()) })
+        let (looks, seen) = (Looks::new(Arc::clone(&disk)), Mutex::new(Seen::default()));
+        Ok(Self { looks, curve, disk, queue, seen, closed: AtomicBool::new(false) })
     }
 
     /// See [`Looks::blocking`].
@@ -95,8 +98,12 @@ impl DiskTier {
         lock(&self.seen).has(key)
     }
 
-    /// Waits until everything in the line is written, and says goodbye to the disk. Blocks.
+    /// Waits until everything in the line is written, and says goodbye to the disk, once. What is there can still be read.
+    /// Blocks.
     pub(crate) fn close(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
         self.queue.drain();
         self.disk.close();
     }

@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use api::names::{NodeName, Place};
 use api::node::{SNAPSHOT_FORMAT, Snapshot};
-use api::{Hello, NodeDoc, TokenSecret, ZoneDoc};
+use api::{Hello, NodeDoc, PurgeTargets, TokenSecret, ZoneDoc};
 use bytes::Bytes;
 use client::Client;
 use http::{Method, Request, Response};
@@ -161,6 +161,8 @@ pub struct Edge {
     node: Arc<node::Node>,
     /// Nothing: it stands alone.
     control: Option<ControlJobs>,
+    /// Where an edge that stands alone keeps its configuration.
+    alone: Option<persist::Folder>,
 }
 
 /// What keeps an edge in step with control.
@@ -173,7 +175,7 @@ struct ControlJobs {
 
 /// A look at a running edge. Cloning shares it.
 #[derive(Clone)]
-pub struct EdgeView(Arc<node::Node>);
+pub struct EdgeView(Arc<node::Node>, Option<persist::Folder>);
 
 impl EdgeView {
     /// The number of the newest event applied.
@@ -197,6 +199,46 @@ impl EdgeView {
         if let Some(log) = &self.0.config.access_log {
             log.reopen();
         }
+    }
+    /// Gives an edge without control another zone instead of its own. What was stored under another policy is not used any
+    /// more. Blocks.
+    pub fn replace_zone(&self, zone: ZoneDoc) {
+        if let Some(view) = self.0.view().filter(|_| self.0.standalone()) {
+            let zones = vec![ZoneDoc { catch_all: true, ..zone }];
+            let snapshot = Snapshot { zones, ..view.snapshot.clone() };
+            sync::replace_alone(&self.0, self.1.as_ref(), snapshot);
+        }
+    }
+    /// Leaves the files of its state and its disk tier to another process, in order, and goes on without writing: what it
+    /// purges from now on only [`Self::on_purge`] hears of. Blocks for as long as it takes to write what is on its way.
+    pub fn leave_disk(&self) {
+        if self.0.marks.leave() {
+            tracing::info!(node = %self.name(), "left its state and its disk tier to another process");
+        }
+        if let Some(disk) = &self.0.disk {
+            disk.close();
+        }
+    }
+    /// Whoever was to have the files of the state did not come, and nobody keeps what is purged from now on: the next start
+    /// revalidates everything that is stored. Blocks.
+    pub fn distrust_disk(&self) {
+        if let Some(folder) = &self.1
+            && let Err(error) = marks::distrust(folder.path())
+        {
+            tracing::error!(node = %self.name(), %error, "a restart is not safe");
+        }
+    }
+    /// From now on `heard` hears of everything that is purged here without control, before it is. To be called once.
+    pub fn on_purge(&self, heard: Box<dyn Fn(&PurgeTargets) + Send + Sync>) {
+        self.0.marks.tell(heard);
+    }
+    /// Purges what another process has purged that serves the same; nobody hears of it.
+    pub fn purge(&self, targets: PurgeTargets) {
+        self.0.marks.mark_unheard(targets);
+    }
+    /// The zone of an edge without control.
+    pub fn only_zone(&self) -> Option<api::ZoneName> {
+        self.0.view().and_then(|view| view.snapshot.zones.first().map(|zone| zone.name.clone()))
     }
     /// Its name.
     pub fn name(&self) -> &NodeName {
@@ -248,7 +290,7 @@ impl Edge {
             // What has happened since it ended is not known yet. It is away when control turns out not to answer.
             node.link.send_replace(node::Link::CatchingUp);
         }
-        Ok(Self { node, control: Some(ControlJobs { client, token, folder, heartbeat_ms }) })
+        Ok(Self { node, control: Some(ControlJobs { client, token, folder, heartbeat_ms }), alone: None })
     }
 
     /// Prepares an edge that stands alone, in front of one origin.
@@ -288,18 +330,18 @@ impl Edge {
             Some(folder) => sync::resume_alone(&node, folder, snapshot),
             None => node.configure(snapshot),
         }
-        Ok(Self { node, control: None })
+        Ok(Self { node, control: None, alone: folder })
     }
 
     /// A look at it while it runs.
     pub fn view(&self) -> EdgeView {
-        EdgeView(Arc::clone(&self.node))
+        EdgeView(Arc::clone(&self.node), self.alone.clone())
     }
 
     /// Serves on these listeners until `shutdown`, then drains and returns.
     pub async fn run(self, doors: impl Into<Doors> + Send, shutdown: CancellationToken) {
         let doors: Doors = doors.into();
-        let Self { node, control } = self;
+        let Self { node, control, .. } = self;
         if let Some(port) = doors.https_port() {
             // Run once, so it is set once.
             let _ = node.https_port.set(port);
@@ -348,7 +390,7 @@ mod tests {
     use super::*;
     use crate::marks::Began;
     use crate::purges::{At, Identity, Verdict};
-    use api::{PullDoc, PurgeTargets, ZonePage};
+    use api::{PullDoc, ZonePage};
 
     const URL: &str = "h/x";
 

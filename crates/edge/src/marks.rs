@@ -30,7 +30,7 @@ mod tests;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use api::{Change, Event, PurgeTargets};
@@ -91,14 +91,27 @@ pub(crate) struct Marks {
     upkeep: Mutex<Upkeep>,
     /// Those who wait for a sync stand in line here, not in blocking threads: one sync does for all who came before it.
     line: tokio::sync::Mutex<()>,
+    /// Who hears of the marks that this edge makes itself.
+    heard: OnceLock<OnMark>,
     metrics: MarksMetrics,
 }
+
+/// Hears of marks.
+pub(crate) type OnMark = Box<dyn Fn(&PurgeTargets) + Send + Sync>;
 
 #[derive(Default)]
 struct Upkeep {
     /// As it is on the disk.
     era: Option<EraDoc>,
     retry_at: Option<Instant>,
+}
+
+/// Sees to it that a start trusts nothing that a folder holds, of which nobody is in charge.
+pub(crate) fn distrust(folder: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(folder.join(SNAPSHOT_FILE)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => std::fs::File::open(folder).and_then(|folder| folder.sync_all()),
+    }
 }
 
 impl Marks {
@@ -165,6 +178,7 @@ impl Marks {
             journal: Mutex::new(journal),
             upkeep: Mutex::new(upkeep),
             line: tokio::sync::Mutex::new(()),
+            heard: OnceLock::new(),
             metrics,
         }
     }
@@ -208,6 +222,14 @@ impl Marks {
     /// Makes a mark of this edge's own, and returns its number. Once this returns, nothing that it names and that was fetched
     /// before is served as fresh.
     pub(crate) fn mark(&self, targets: PurgeTargets) -> u64 {
+        if let Some(heard) = self.heard.get() {
+            heard(&targets);
+        }
+        self.mark_unheard(targets)
+    }
+
+    /// The same of a mark that another process has made and told of.
+    pub(crate) fn mark_unheard(&self, targets: PurgeTargets) -> u64 {
         let change = Change::Purge(targets);
         let mut given = 0;
         self.commit(|state| {
@@ -297,6 +319,20 @@ impl Marks {
                 let _ = tokio::task::spawn_blocking(move || marks.settle(LONG_LOG_BYTES)).await;
             }
         }
+    }
+
+    /// From now on `heard` hears of each mark that this edge makes itself, before the mark counts. Only the first one does.
+    pub(crate) fn tell(&self, heard: OnMark) {
+        let _ = self.heard.set(heard);
+    }
+
+    /// Ends in order and leaves the files to another process: what is marked from now on is in memory alone. Blocks. False:
+    /// there were none, or they were left before.
+    pub(crate) fn leave(&self) -> bool {
+        self.close();
+        let left = lock(&self.journal).take();
+        self.metrics.trusted.set(1);
+        left.is_some()
     }
 
     /// Ends in order: when the machine starts again, nothing is in doubt. Blocks.

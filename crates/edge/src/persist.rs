@@ -22,6 +22,10 @@ impl Folder {
         Ok(Self(path.to_owned()))
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     pub(crate) fn snapshot(&self) -> Option<Snapshot> {
         let path = self.0.join(CONFIGURATION);
         let text = match std::fs::read(&path) {

@@ -240,11 +240,18 @@ pub(crate) fn resume_alone(node: &Node, folder: &Folder, snapshot: Snapshot) {
     if node.view().is_none() {
         node.start_over(&snapshot.at.catalog_id, snapshot.at.head);
     }
+    replace_alone(node, Some(folder), snapshot);
+}
+
+/// Gives an edge without control another configuration. Blocks.
+pub(crate) fn replace_alone(node: &Node, folder: Option<&Folder>, snapshot: Snapshot) {
     node.configure(snapshot.clone());
     if let Err(error) = node.marks.sync_blocking() {
         tracing::warn!(node = %node.config.node.name, %error, "a restart is not safe");
     }
-    keep_configuration(node, folder, &snapshot);
+    if let Some(folder) = folder {
+        keep_configuration(node, folder, &snapshot);
+    }
 }
 
 /// Reports what is held, until `shutdown`. A report that fails is lost: placements are hints.

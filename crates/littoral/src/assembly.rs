@@ -5,6 +5,7 @@
 //! stopped in the reverse of the order in which they were started.
 
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,7 @@ use api::{NodeDoc, NodeName, Place, TokenSecret, ZoneDoc};
 use control::{Control, ControlConfig};
 use edge::{AccessLogConfig, CacheConfig, Clock, Edge, EdgeConfig, EdgeMetrics, EdgeView, StandaloneConfig};
 use monitor::{Monitor, MonitorConfig};
-use net::{ClientLimits, Doors, HttpClient, ServerLimits, Tls};
+use net::{ClientLimits, Doors, HttpClient, Listener, ServerLimits, Tls};
 use objects::Blobs;
 use origin::{Origin, OriginConfig};
 use prometheus_client::registry::Registry;
@@ -24,6 +25,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin, Ready};
+use crate::cli::error::CliError;
+use crate::config::Threads;
+use crate::handover::Inherited;
+use crate::roles::{bind_admin, bind_workers};
 use crate::tls_metrics::TlsMetrics;
 
 /// Time between an edge's heartbeats, in milliseconds.
@@ -131,6 +136,12 @@ pub struct Process {
     tls_metrics: Option<TlsMetrics>,
     certificates: Vec<Arc<Tls>>,
     running: Vec<Running>,
+    /// What the listeners of edges and routers allow.
+    pub limits: ServerLimits,
+    /// Sockets that a former process has left, for the doors that are opened next.
+    pub inherited: Inherited,
+    /// The sockets of the doors, to be left to the next process; nothing: they are not kept.
+    pub sockets: Option<Vec<(String, OwnedFd)>>,
 }
 
 impl Process {
@@ -212,7 +223,7 @@ impl Process {
             access_log: start.access_log,
             data_dir: start.data_dir,
             heartbeat_ms: HEARTBEAT_MS,
-            limits: ServerLimits::default(),
+            limits: self.limits.clone(),
             clock: start.clock,
         };
         let edge =
@@ -224,18 +235,19 @@ impl Process {
         Ok(view)
     }
 
-    /// Starts an edge in front of a website, without control, behind these doors.
+    /// Starts an edge in front of a website, without control, behind these doors; answers a look at it.
     ///
     /// # Errors
     /// Its memory tier is too small, or its policy cannot be used (certificates that are none, for example).
-    pub fn front(&mut self, start: FrontStart, doors: impl Into<Doors>) -> Result<(), StartError> {
+    pub fn front(&mut self, start: FrontStart, doors: impl Into<Doors>) -> Result<EdgeView, StartError> {
         let metrics = self.edge_metrics.get_or_insert_with(|| EdgeMetrics::new(&mut self.registry));
         let name = format!("edge {}", start.name);
-        let edge = standalone(start, metrics).map_err(failed(name.clone()))?;
-        let (ready, doors) = (edge.view(), doors.into());
-        self.edges.push(ready.clone());
+        let edge = standalone(start, self.limits.clone(), metrics).map_err(failed(name.clone()))?;
+        let (view, doors) = (edge.view(), doors.into());
+        self.edges.push(view.clone());
+        let ready = view.clone();
         self.spawn(&name, Box::new(move || ready.ready()), |stop| edge.run(doors, stop));
-        Ok(())
+        Ok(view)
     }
 
     /// Keeps certificates in step with their files for as long as the process runs, and shows them in the metrics. Once for
@@ -253,12 +265,76 @@ impl Process {
         &self.certificates
     }
 
+    /// What SIGHUP is for: certificates are read again, and access logs opened anew. Blocks.
+    pub fn reloads(&self) -> impl Fn() + Clone + Send + 'static {
+        let (certificates, edges) = (self.certificates.clone(), self.edges.clone());
+        move || {
+            for tls in &certificates {
+                let (served, bad) = tls.reload();
+                tracing::info!(served, bad, "certificates read again");
+            }
+            edges.iter().for_each(EdgeView::reopen_log);
+        }
+    }
+
+    /// The sockets of a door: those that a former process has left, or new ones.
+    ///
+    /// # Errors
+    /// An address that is in use.
+    pub async fn listen(
+        &mut self,
+        kind: &str,
+        address: SocketAddr,
+        threads: Option<Threads>,
+    ) -> Result<Listener, CliError> {
+        let name = format!("{kind} {address}");
+        let inherited = self.inherited.take(&name);
+        let listener = match inherited.len() {
+            0 => bind_workers(address, threads).await?,
+            sockets => {
+                if threads.is_some_and(|threads| threads.0.get() != sockets) {
+                    tracing::warn!(
+                        sockets,
+                        "a handover keeps the number of threads; --threads counts at the next start"
+                    );
+                }
+                Listener::Workers(inherited)
+            }
+        };
+        if let Listener::Workers(sockets) = &listener {
+            sockets.iter().try_for_each(|socket| self.keep(&name, socket))?;
+        }
+        Ok(listener)
+    }
+
+    /// The socket of the admin listener.
+    ///
+    /// # Errors
+    /// An address that is in use.
+    pub async fn listen_admin(&mut self, address: SocketAddr) -> Result<TcpListener, CliError> {
+        let name = format!("admin {address}");
+        let listener = match self.inherited.take(&name).pop() {
+            Some(socket) => TcpListener::from_std(socket).map_err(|error| CliError::failed(error.to_string()))?,
+            None => bind_admin(address).await?,
+        };
+        self.keep(&name, &listener)?;
+        Ok(listener)
+    }
+
+    fn keep(&mut self, name: &str, socket: &impl AsFd) -> Result<(), CliError> {
+        if let Some(sockets) = &mut self.sockets {
+            let kept = net::keep_open(socket).map_err(|error| CliError::failed(error.to_string()))?;
+            sockets.push((name.to_owned(), kept));
+        }
+        Ok(())
+    }
+
     /// Opens the admin listener. Call it last: roles started later would not be seen in it.
     pub fn admin(&mut self, listener: TcpListener) {
         let admin = Admin {
             registry: std::mem::take(&mut self.registry),
             ready: std::mem::take(&mut self.ready),
-            edges: std::mem::take(&mut self.edges),
+            edges: self.edges.clone(),
         };
         self.spawn("admin", Box::new(|| true), |stop| admin::run(admin, listener, stop));
     }
@@ -287,9 +363,8 @@ impl Process {
     }
 }
 
-fn standalone(start: FrontStart, metrics: &EdgeMetrics) -> Result<Edge, String> {
+fn standalone(start: FrontStart, limits: ServerLimits, metrics: &EdgeMetrics) -> Result<Edge, String> {
     let FrontStart { zone, name, memory_bytes, cache, access_log, state_dir, clock } = start;
-    let limits = ServerLimits::default();
     let config = StandaloneConfig { zone, name, memory_bytes, cache, state_dir, access_log, limits, clock };
     Edge::standalone(config, metrics).map_err(|error| error.to_string())
 }

@@ -13,7 +13,6 @@ use serde::Deserialize;
 use crate::assembly::Process;
 use crate::cli::error::CliError;
 use crate::config::Threads;
-use crate::roles::bind_workers;
 
 /// Networks of proxies that one listener may have.
 const MAX_PROXIES: usize = 100;
@@ -86,10 +85,11 @@ pub async fn open(
     let proxies: Arc<[IpNet]> = proxies.into();
     // Certificates first: what is wrong with them is known before anything listens.
     let opened = tls.map(|tls| Tls::open(sources(tls)?).map_err(certificate_error)).transpose()?;
-    let mut doors = vec![(bind_workers(listen, threads).await?, Door { tls: None, proxies: Arc::clone(&proxies) })];
+    let mut doors =
+        vec![(process.listen("plain", listen, threads).await?, Door { tls: None, proxies: Arc::clone(&proxies) })];
     let mut tls_address = None;
     if let (Some(section), Some(tls)) = (tls, opened) {
-        let listener = bind_workers(section.listen, threads).await?;
+        let listener = process.listen("tls", section.listen, threads).await?;
         tls_address = Some(listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?);
         process.watch(&tls);
         doors.push((listener, Door { tls: Some(tls), proxies }));

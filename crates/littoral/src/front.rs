@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 
 use api::{CachePolicy, PullDoc, ZoneDoc};
+use edge::EdgeView;
+use net::HandoverPoint;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::assembly::{FrontStart, Process, url_of, wall_clock};
 use crate::cli::error::CliError;
@@ -11,8 +14,10 @@ use crate::cli::globals::Globals;
 use crate::cli::output::Out;
 use crate::cli::zone_file;
 use crate::doors;
-use crate::roles::{EdgeArgs, bind_admin};
-use crate::up::stop_signal;
+use crate::handover::{Failed, Handover, Predecessor, Purges};
+use crate::notify;
+use crate::roles::{EdgeArgs, limits};
+use crate::up::{on_hangup, stop_signal};
 
 /// Name of the zone when no file gives it another.
 const ZONE: &str = "site";
@@ -29,13 +34,66 @@ pub async fn run(args: EdgeArgs, globals: &Globals) -> Result<(), CliError> {
     crate::logging::start(out.color)?;
     let shutdown = stop_signal()?;
     let mut process = Process::default();
+    process.limits = limits(args.connections);
+    process.sockets = args.handover.as_ref().map(|_| Vec::new());
     let started = start(&args, zone, &pull, &mut process, &out).await;
-    if started.is_ok() {
-        shutdown.cancelled().await;
+    let ended = match started {
+        Ok(running) => keep_running(running, args, &mut process, &shutdown).await,
+        Err(error) => Err(error),
+    };
+    if ended.is_ok() {
         out.note("stopping: requests in progress are finished first (Ctrl-C again stops at once)");
     }
     process.stop().await;
-    started
+    ended
+}
+
+/// Returns when the edge is to end: it is told to, or another process has its place.
+async fn keep_running(
+    Running { view, replaceable }: Running,
+    args: EdgeArgs,
+    process: &mut Process,
+    shutdown: &CancellationToken,
+) -> Result<(), CliError> {
+    notify::ready();
+    let (changed, reload) = (view.clone(), process.reloads());
+    let reload = move || {
+        reload();
+        read_again(&args, &changed);
+    };
+    let sockets = process.sockets.take().unwrap_or_default();
+    let replaced = async move {
+        match replaceable {
+            Some((point, purges)) => Handover { point, sockets, view, purges }.replaced().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => notify::stopping(),
+        () = replaced => {}
+        failed = on_hangup(reload) => failed?,
+    }
+    Ok(())
+}
+
+/// An edge that runs.
+struct Running {
+    view: EdgeView,
+    replaceable: Option<(HandoverPoint, Purges)>,
+}
+
+/// Reads the zone file again, and takes the zone as a whole or not at all.
+fn read_again(args: &EdgeArgs, view: &EdgeView) {
+    let Some(file) = &args.zone_file else { return };
+    match zone(args) {
+        Ok((zone, _)) => {
+            tracing::info!(file = %file.display(), zone = %zone.name, "zone file read again");
+            view.replace_zone(zone);
+        }
+        Err(error) => {
+            tracing::error!(file = %file.display(), error = %error.report(false), "the zone stays as it was");
+        }
+    }
 }
 
 async fn start(
@@ -44,7 +102,19 @@ async fn start(
     pull: &PullDoc,
     process: &mut Process,
     out: &Out,
-) -> Result<(), CliError> {
+) -> Result<Running, CliError> {
+    let not_handed = |error: Failed| {
+        CliError::failed(format!("nothing is handed over: {error}"))
+            .with_hint("the old process serves on; stop it first, or give this one another --handover PATH")
+    };
+    let predecessor = match &args.handover {
+        Some(path) => Predecessor::ask(path).await.map_err(not_handed)?,
+        None => None,
+    };
+    let predecessor = predecessor.map(|(predecessor, inherited)| {
+        process.inherited = inherited;
+        predecessor
+    });
     let opened =
         doors::open(args.listen, args.threads, args.doors.section().as_ref(), &args.doors.proxy_protocol_from, process)
             .await?;
@@ -61,21 +131,37 @@ async fn start(
     let (cache, state_dir) = (args.tiers.config(), args.tiers.state_dir());
     let (memory_bytes, access_log) = (args.memory.0, args.access_log.config());
     let start = FrontStart { zone, name, memory_bytes, cache, access_log, state_dir, clock: wall_clock() };
-    process.front(start, opened.doors).map_err(|error| CliError::failed(error.to_string()))?;
     let admin = match args.admin {
-        Some(listen) => {
-            let listener = bind_admin(listen).await?;
+        Some(listen) => Some(process.listen_admin(listen).await?),
+        None => None,
+    };
+    if let Some(predecessor) = &predecessor {
+        predecessor.leave().await.map_err(not_handed)?;
+    }
+    let view = process.front(start, opened.doors).map_err(|error| CliError::failed(error.to_string()))?;
+    let admin = match admin {
+        Some(listener) => {
             let url = address(listener.local_addr())?;
             process.admin(listener);
             Some(url)
         }
         None => None,
     };
+    let purges = Purges::of(&view);
+    if let Some(predecessor) = predecessor {
+        predecessor.ready(view.clone(), &purges).await.map_err(not_handed)?;
+    }
+    let replaceable = match &args.handover {
+        Some(path) => Some((HandoverPoint::bind(path).map_err(|error| not_handed(error.into()))?, purges)),
+        None => None,
+    };
+    let running = Running { view, replaceable };
     let upstreams: Vec<_> = pull.upstreams.iter().map(|upstream| upstream.url.as_str()).collect();
     if args.json {
-        return out.json(&json!({
+        out.json(&json!({
             "ready": true, "url": url, "https": https, "admin": admin, "zone": zone_name, "policy": pull.policy, "upstreams": upstreams
-        }));
+        }))?;
+        return Ok(running);
     }
     let policy = match pull.policy {
         CachePolicy::Safe => "safe",
@@ -88,7 +174,7 @@ async fn start(
     if let Some(admin) = admin {
         out.note(format!("admin on {admin}"));
     }
-    Ok(())
+    Ok(running)
 }
 
 /// The zone of the flags and the file, checked, and its policy.

@@ -29,13 +29,16 @@ use crate::config::{
 };
 use crate::datadir::DataDir;
 use crate::doors::{self, DoorArgs};
-use crate::front;
 use crate::local::{catalog_in, prepare};
 use crate::tiers::{self, TierArgs};
-use crate::up::{data_dir_error, stop_signal};
+use crate::up::{data_dir_error, on_hangup, stop_signal};
+use crate::{descriptors, front, notify};
 
 /// How long a role waits for a token file that control is about to make, in milliseconds.
 const TOKEN_WAIT_MS: u64 = 5_000;
+/// How long idle connections of clients are kept at the end, in milliseconds: whoever asks meanwhile is answered, and told to
+/// come again on another one.
+const DRAIN_IDLE_MS: u64 = 1_000;
 
 impl From<RouterMode> for Mode {
     fn from(mode: RouterMode) -> Mode {
@@ -107,6 +110,13 @@ pub struct EdgeArgs {
     /// Address of the admin listener [default: the file's, or none]
     #[arg(long, value_name = "IP:PORT")]
     pub admin: Option<SocketAddr>,
+    /// Client connections at once; further ones wait [default: what the limit of open files allows]
+    #[arg(long, value_name = "N", conflicts_with = "config")]
+    pub connections: Option<NonZeroUsize>,
+    /// In front of a website: socket at which a process started with the same PATH takes this one's place, without losing a
+    /// request
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["config", "control"])]
+    pub handover: Option<PathBuf>,
     /// Zone to serve without control, in TOML or JSON; flags go over it
     #[arg(long, value_name = "FILE")]
     pub zone_file: Option<PathBuf>,
@@ -196,7 +206,7 @@ pub async fn run(which: Which, args: &RoleArgs, globals: &Globals) -> Result<(),
         }
     }
     config.admin = args.admin.map(|listen| AdminSection { listen }).or(config.admin);
-    run_config(config, globals).await
+    run_config(config, None, globals).await
 }
 
 /// Runs an edge, from a file or from flags, until SIGINT or SIGTERM.
@@ -241,23 +251,39 @@ pub async fn run_edge(args: EdgeArgs, globals: &Globals) -> Result<(), CliError>
         objective: Some(config::ObjectiveText(args.tiers.objective)),
     };
     let admin = args.admin.map(|listen| AdminSection { listen });
-    run_config(Config { edge: vec![edge], admin, ..Config::default() }, globals).await
+    run_config(Config { edge: vec![edge], admin, ..Config::default() }, args.connections, globals).await
 }
 
-async fn run_config(config: Config, globals: &Globals) -> Result<(), CliError> {
+async fn run_config(config: Config, connections: Option<NonZeroUsize>, globals: &Globals) -> Result<(), CliError> {
     let out = globals.out();
     crate::logging::start(out.color)?;
     let shutdown = stop_signal()?;
     let named = if globals.data_dir.is_some() { None } else { config.data_dir.clone() };
     let data_dir = DataDir::open(&named.unwrap_or_else(|| globals.data_dir())).map_err(data_dir_error)?;
     let mut process = Process::default();
+    process.limits = limits(connections);
     let started = start(config, &data_dir, &mut process, &out).await;
     if started.is_ok() {
-        shutdown.cancelled().await;
+        notify::ready();
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            failed = on_hangup(process.reloads()) => failed?,
+        }
+        notify::stopping();
         out.note("stopping: requests in progress are finished first (Ctrl-C again stops at once)");
     }
     process.stop().await;
     started
+}
+
+/// What the listeners of a process allow.
+pub(crate) fn limits(connections: Option<NonZeroUsize>) -> ServerLimits {
+    let enough = descriptors::connections();
+    let connections = connections.map_or(enough, NonZeroUsize::get);
+    if connections > enough {
+        tracing::warn!(connections, enough, "the limit of open files is not enough for so many connections");
+    }
+    ServerLimits { connections, drain_idle_ms: DRAIN_IDLE_MS, ..ServerLimits::default() }
 }
 
 async fn start(config: Config, data_dir: &DataDir, process: &mut Process, out: &Out) -> Result<(), CliError> {
@@ -318,13 +344,14 @@ async fn start(config: Config, data_dir: &DataDir, process: &mut Process, out: &
             mode: section.mode.into(),
             default_place: section.default_place.0,
             data_dir: Some(data_dir.join("router")),
-            server: ServerLimits::default(),
+            server: process.limits.clone(),
         };
         process.router(settings, opened.doors).map_err(cannot)?;
         out.note(format!("router on {}{}", section.listen, and_tls(opened.tls_address)));
     }
     if let Some(section) = config.admin {
-        process.admin(bind_admin(section.listen).await?);
+        let listener = process.listen_admin(section.listen).await?;
+        process.admin(listener);
         out.note(format!("admin on {}", section.listen));
     }
     Ok(())

@@ -24,6 +24,7 @@ use crate::local::{
     DEFAULT_PORT_BASE, DEFAULT_ZONE, EDGE_HTTPS_OFFSET, EDGE_OFFSET, Local, LocalConfig, LocalEdge, LocalError,
     MAX_EDGES, ROUTER_HTTPS_OFFSET, start,
 };
+use crate::notify;
 use crate::publish::{self, SyncOptions};
 use crate::sample_site;
 
@@ -147,6 +148,7 @@ async fn serve(args: &UpArgs, local: &Local, out: &Out, shutdown: &CancellationT
     tokio::select! {
         ended = show_events(args.json, local, out) => ended,
         () = keep_certificate(args, local) => Ok(()),
+        failed = on_hangup(local.process.reloads()) => failed,
         () = shutdown.cancelled() => Ok(()),
     }
 }
@@ -361,6 +363,20 @@ pub(crate) fn stop_signal() -> Result<CancellationToken, CliError> {
         }
     });
     Ok(token)
+}
+
+/// Calls `reload`, which may block, at each SIGHUP. Never returns, unless it cannot listen.
+pub(crate) async fn on_hangup(reload: impl Fn() + Clone + Send + 'static) -> Result<(), CliError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = signal(SignalKind::hangup())
+        .map_err(|error| CliError::failed(format!("cannot listen for signals: {error}")))?;
+    while hangup.recv().await.is_some() {
+        notify::reloading();
+        // It says itself what goes wrong.
+        let _ = tokio::task::spawn_blocking(reload.clone()).await;
+        notify::ready();
+    }
+    std::future::pending().await
 }
 
 #[cfg(test)]

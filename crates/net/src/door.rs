@@ -10,6 +10,7 @@ use http::{Request, Response};
 use ipnet::IpNet;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
@@ -80,33 +81,30 @@ impl Door {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
     {
-        let Some(peer) = self.peer(&mut stream, peer).await else { return };
+        // In boxes, because the future of an idle connection is as large as the largest part that it may ever come to.
+        let peer = match self.proxies.is_empty() {
+            true => peer,
+            false => match Box::pin(self.peer(&mut stream, peer)).await {
+                Some(client) => client,
+                None => return,
+            },
+        };
         let stall = Duration::from_millis(limits.stall_ms);
         let Some(tls) = self.tls else {
-            return server::run(StallGuard::new(stream, stall), peer, service, ready, limits, shutdown).await;
+            let io = StallGuard::new(stream, stall);
+            return Box::pin(server::run(io, peer, service, ready, limits, shutdown)).await;
         };
-        // In boxes, so that plain connections need no room for it, nor what follows for the handshake.
-        let handshake = Box::pin(async move {
-            if !speaks_tls(&mut stream, peer).await {
-                return None;
-            }
-            let secure = tls.accept(StallGuard::new(stream, stall)).await;
-            secure.inspect_err(|error| tracing::debug!(%peer, %error, "connection closed")).ok()
-        });
-        match handshake.await {
+        match Box::pin(shake_hands(&tls, stream, stall, peer)).await {
             Some(stream) if tls::is_http2(&stream) => {
-                Box::pin(server::run_http2(stream, peer, service, ready, limits, shutdown)).await;
+                Box::pin(server::run_http2(*stream, peer, service, ready, limits, shutdown)).await;
             }
-            Some(stream) => Box::pin(server::run(stream, peer, service, ready, limits, shutdown)).await,
+            Some(stream) => Box::pin(server::run(*stream, peer, service, ready, limits, shutdown)).await,
             None => {}
         }
     }
 
     /// Who the connection is from; nothing: it is not to be served.
     async fn peer(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
-        if self.proxies.is_empty() {
-            return Some(peer);
-        }
         let address = peer.ip().to_canonical();
         if !self.proxies.iter().any(|network| network.contains(&address)) {
             return Some(peer);
@@ -117,6 +115,25 @@ impl Door {
                 tracing::warn!(proxy = %peer, %error, "connection closed");
                 None
             }
+        }
+    }
+}
+
+/// What passes in clear text from here on; nothing: it did not come to that.
+async fn shake_hands(
+    tls: &Tls,
+    mut stream: TcpStream,
+    stall: Duration,
+    peer: SocketAddr,
+) -> Option<Box<TlsStream<StallGuard>>> {
+    if !speaks_tls(&mut stream, peer).await {
+        return None;
+    }
+    match tls.accept(StallGuard::new(stream, stall)).await {
+        Ok(stream) => Some(Box::new(stream)),
+        Err(error) => {
+            tracing::debug!(%peer, %error, "connection closed");
+            None
         }
     }
 }
@@ -147,6 +164,22 @@ async fn speaks_tls(stream: &mut TcpStream, peer: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Most of what an idle connection costs beside the kernel's part: what it is while it waits for its first byte or for its
+    /// next request, and what it goes through before.
+    #[tokio::test]
+    async fn a_connection_is_small() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("address");
+        let stream = TcpStream::connect(address).await.expect("connect");
+        let service = crate::service(async |_: Request<Incoming>| Response::new(crate::Body::empty()));
+        let (limits, shutdown) = (ServerLimits::default(), CancellationToken::new());
+        let io = StallGuard::new(TcpStream::connect(address).await.expect("connect"), Duration::ZERO);
+        let http = server::run(io, address, service.clone(), None, limits.clone(), shutdown.clone());
+        let door = Door::default().serve(stream, address, service, None, limits, shutdown);
+        let sizes = (std::mem::size_of_val(&door), std::mem::size_of_val(&http));
+        assert!(sizes.0 <= 640 && sizes.1 <= 1_024, "{sizes:?}");
+    }
 
     #[test]
     fn the_answer_in_plain_text_is_as_long_as_it_says() {

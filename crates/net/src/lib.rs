@@ -7,6 +7,7 @@
 mod body;
 mod client;
 mod door;
+mod handover;
 mod listen;
 mod proxy_protocol;
 mod serve;
@@ -19,6 +20,7 @@ mod workers;
 pub use body::{Body, BodyError, ReadError, read_to_end};
 pub use client::{ClientLimits, HttpClient, NetError};
 pub use door::{Door, Doors};
+pub use handover::{HANDOVER_MESSAGE_BYTES, HandoverError, HandoverLink, HandoverPoint, ask, keep_open};
 pub use listen::{Listener, MAX_WORKERS, bind, bind_udp, bind_workers};
 pub use serve::{Peer, ServerLimits, serve, serve_doors, service};
 pub use server::{

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 /// Most workers of one listener.
 pub const MAX_WORKERS: usize = 256;
 /// Connections that wait to be accepted, for each socket; the kernel may allow fewer.
-const BACKLOG: u32 = 4_096;
+pub(crate) const BACKLOG: u32 = 4_096;
 
 /// What to serve on, and by whom.
 #[derive(Debug)]

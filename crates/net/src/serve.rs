@@ -1,13 +1,14 @@
 //! The accept loop: connections with limits, and a drain at the end.
 //!
-//! Life of a listener: accept → (at most `connections` at once) → `server` speaks HTTP on each → on shutdown no new
-//! connection is taken, idle ones close, busy ones finish their request, and after `drain_ms` what is left is cut off.
+//! Life of a listener: accept → (at most `connections` at once) → `server` speaks HTTP on each → on shutdown the
+//! connections that wait in the kernel are still taken (with SO_REUSEPORT a socket that closes takes its queue with it), then
+//! the socket closes; idle connections close, busy ones finish their request, and after `drain_ms` what is left is cut off.
 //!
 //! Where it has [workers](Listener::Workers), each is a thread with a runtime of its own (`workers.rs`), and a connection
 //! stays on the thread that accepted it: nothing of a request crosses to another core unless it misses.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -24,7 +25,7 @@ use tower_service::Service;
 
 use crate::body::BodyError;
 use crate::door::{Door, Doors};
-use crate::listen::Listener;
+use crate::listen::{BACKLOG, Listener};
 use crate::server::{Incoming, ReadyAnswers};
 use crate::workers;
 
@@ -50,6 +51,9 @@ pub struct ServerLimits {
     pub stall_ms: u64,
     /// For requests in progress at shutdown, in milliseconds.
     pub drain_ms: u64,
+    /// For idle HTTP/1 connections at shutdown, in milliseconds, and never more than `drain_ms`: a request that is on its way
+    /// is answered, and told that it was the last one. 0: they are closed at once.
+    pub drain_idle_ms: u64,
 }
 
 impl Default for ServerLimits {
@@ -64,6 +68,7 @@ impl Default for ServerLimits {
             h2_resets: 100,
             stall_ms: 60_000,
             drain_ms: 10_000,
+            drain_idle_ms: 0,
         }
     }
 }
@@ -79,6 +84,9 @@ pub struct Peer {
 
 /// How long to rest after an accept failed (out of descriptors, for example), in milliseconds.
 const ACCEPT_REST_MS: u64 = 50;
+/// Connections that are taken from a socket at most before it closes: as many as can wait there. Where others serve the same
+/// socket from now on, nobody would ever see its queue empty.
+const QUEUE_MAX: u32 = BACKLOG;
 
 /// Serves plain HTTP/1.1, and HTTP/2 with prior knowledge, on `listener` until `shutdown`, then drains and returns. Dropped
 /// before, it cuts everything off.
@@ -159,49 +167,92 @@ where
     /// Serves on one socket.
     async fn on(self, listener: TcpListener, door: Door) {
         let Self { service, ready, limits, places, shutdown } = self;
-        // Dropped with this future, so that whoever ends the role ends its connections, too.
-        let mut tasks = JoinSet::new();
-        loop {
-            let accepted = tokio::select! {
-                accepted = accept(&listener, &places) => accepted,
-                Some(_) = tasks.join_next() => continue,
-                () = shutdown.cancelled() => break,
-            };
-            let (stream, peer, place) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "accept failed");
-                    tokio::time::sleep(Duration::from_millis(ACCEPT_REST_MS)).await;
-                    continue;
-                }
-            };
+        let (drain_ms, stopped) = (limits.drain_ms, shutdown.clone());
+        let mut begin = move |(stream, peer, place): Accepted, tasks: &mut JoinSet<()>| {
             // Small answers must not wait for an acknowledgement; a failure only costs latency.
             let _ = stream.set_nodelay(true);
             // A token of its own, because all waiting connections would meet at the lock of a common one.
             let (service, ready, shutdown) = (service.clone(), ready.clone(), shutdown.child_token());
             let connection = door.clone().serve(stream, peer, service, ready, limits.clone(), shutdown);
+            // Once more in a box: what a task awaits it holds twice, before and while.
+            let connection = Box::pin(connection);
             tasks.spawn(async move {
                 connection.await;
                 drop(place);
             });
+        };
+        // Dropped with this future, so that whoever ends the role ends its connections, too.
+        let mut tasks = JoinSet::new();
+        let mut waiting = None;
+        loop {
+            let accepted = tokio::select! {
+                accepted = accept(&listener, &places, &mut waiting) => accepted,
+                Some(_) = tasks.join_next() => continue,
+                () = stopped.cancelled() => break,
+            };
+            match accepted {
+                Ok(Some(accepted)) => begin(accepted, &mut tasks),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "accept failed");
+                    tokio::time::sleep(Duration::from_millis(ACCEPT_REST_MS)).await;
+                }
+            }
         }
-        drop(listener);
-        let drained = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(Duration::from_millis(limits.drain_ms), drained).await.is_err() {
+        // Borrowed for this block alone: a service can be sent to another thread, and not be shared with it.
+        let (begin, still) = (&mut begin, &mut tasks);
+        let drained = async move {
+            let mut left = QUEUE_MAX;
+            while left > 0 {
+                tokio::select! {
+                    queued = accept_queued(&listener, &places, &mut waiting) => match queued {
+                        Some(queued) => begin(queued, still),
+                        None => break,
+                    },
+                    Some(_) = still.join_next() => continue,
+                }
+                left -= 1;
+            }
+            drop(listener);
+            while still.join_next().await.is_some() {}
+        };
+        if tokio::time::timeout(Duration::from_millis(drain_ms), drained).await.is_err() {
             tracing::warn!(connections = tasks.len(), "cut off what did not finish within the drain time");
             tasks.shutdown().await;
         }
     }
 }
 
-/// The next connection, once there is a place for it.
+/// A connection, who it is from, and its place among all.
+type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+
+/// Accepted, and still without a place.
+type Waiting = Option<(TcpStream, SocketAddr)>;
+
+/// The next connection, once there is a place for it. Only then a place is asked for: who waits for a connection keeps none
+/// from others. What it has when it is dropped is in `waiting`.
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    waiting: &mut Waiting,
+) -> std::io::Result<Option<Accepted>> {
+    if waiting.is_none() {
+        *waiting = Some(listener.accept().await?);
+    }
     let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, place))
+    Ok(waiting.take().map(|(stream, peer)| (stream, peer, place)))
+}
+
+/// The same of a connection that is in the queue already; nothing: none is.
+async fn accept_queued(listener: &TcpListener, places: &Arc<Semaphore>, waiting: &mut Waiting) -> Option<Accepted> {
+    if waiting.is_none()
+        && let Poll::Ready(Ok(queued)) = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await
+    {
+        *waiting = Some(queued);
+    }
+    waiting.as_ref()?;
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    waiting.take().map(|(stream, peer)| (stream, peer, place))
 }
 
 /// A service from an async function of a request.

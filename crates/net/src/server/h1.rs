@@ -68,14 +68,15 @@ pub(crate) async fn run<T, S, B>(
     let head_limits =
         HeadLimits { bytes: limits.head_bytes, fields: limits.head_fields, target_bytes: limits.target_bytes };
     let timer = Timer::new(limits.head_ms);
-    let drain = Drain::new(shutdown.clone());
+    let drain = Drain::new(shutdown.clone(), limits.drain_idle_ms.min(limits.drain_ms));
     let mut connection = Connection { exchanges, ready: ready.clone(), limits: head_limits, timer, drain, first: true };
     loop {
         let next = match connection.next_head().await {
             Ok(Begins::Answered) => {
                 connection.exchanges.wire.flush().await.map(|()| Next::Request).map_err(|_| Fault::Gone)
             }
-            Ok(Begins::Request(head)) => connection.exchanges.run(*head, &mut service).await,
+            // In a box, so that a connection that waits for a request is not as large as one that has it.
+            Ok(Begins::Request(head)) => Box::pin(connection.exchanges.run(*head, &mut service)).await,
             Ok(Begins::Http2) => {
                 let io = connection.exchanges.wire.into_rewound();
                 return Box::pin(h2::run(io, peer, service, ready, limits, shutdown)).await;
@@ -83,18 +84,18 @@ pub(crate) async fn run<T, S, B>(
             Ok(Begins::Tls) => {
                 tracing::debug!(%peer, "TLS on a port of plain HTTP");
                 connection.exchanges.wire.output.staged().extend_from_slice(&NO_TLS);
-                return connection.close(true).await;
+                return Box::pin(connection.close(true)).await;
             }
             Ok(Begins::Nothing) => return,
             Err(refusal) => Err(Fault::Refused(refusal)),
         };
         match next {
             Ok(Next::Request) => {}
-            Ok(Next::Close { unread }) => return connection.close(unread).await,
+            Ok(Next::Close { unread }) => return Box::pin(connection.close(unread)).await,
             Ok(Next::Upgrade(fulfil)) => {
-                return fulfil.run(connection.exchanges.wire.into_rewound()).await;
+                return Box::pin(fulfil.run(connection.exchanges.wire.into_rewound())).await;
             }
-            Err(Fault::Refused(refusal)) => return connection.refuse(refusal).await,
+            Err(Fault::Refused(refusal)) => return Box::pin(connection.refuse(refusal)).await,
             Err(Fault::Gone) => return,
             Err(Fault::Cut(why)) => {
                 tracing::debug!(%peer, why, "response cut");
@@ -180,7 +181,7 @@ impl<T: Transport> Connection<T> {
                 return Poll::Ready(if matches!(read, Ok(1..)) { Filled::More } else { Filled::Nothing });
             }
             if idle && self.drain.poll(cx).is_ready() {
-                return Poll::Ready(Filled::Nothing);
+                self.timer.shorten(self.drain.idle);
             }
             self.timer.poll(cx).map(|()| if idle { Filled::Nothing } else { Filled::TooSlow })
         })
@@ -232,11 +233,14 @@ struct Drain {
     waiting: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Who is woken by `waiting`.
     woken: Option<Waker>,
+    /// How long an idle connection stays then.
+    idle: Duration,
 }
 
 impl Drain {
-    fn new(token: CancellationToken) -> Self {
-        Self { waiting: Box::pin(token.clone().cancelled_owned()), token, woken: None }
+    fn new(token: CancellationToken, idle_ms: u64) -> Self {
+        let idle = Duration::from_millis(idle_ms);
+        Self { waiting: Box::pin(token.clone().cancelled_owned()), token, woken: None, idle }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -265,6 +269,15 @@ impl Timer {
 
     pub(crate) fn restart(&mut self) {
         self.deadline = Instant::now() + self.wait;
+    }
+
+    /// Brings the deadline nearer: not later than `wait` from now. Not for each request: it touches the timer.
+    fn shorten(&mut self, wait: Duration) {
+        let deadline = Instant::now() + wait;
+        if deadline < self.deadline {
+            self.deadline = deadline;
+            self.sleep.as_mut().reset(deadline);
+        }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -123,3 +123,65 @@ async fn a_client_that_stops_in_its_body_is_cut_off() {
     assert!(answer.status == 408 && answer.head.contains("connection: close\r\n"), "{answer:?}");
     assert!(!raw.is_open().await);
 }
+
+#[tokio::test]
+async fn an_idle_connection_may_ask_once_more_at_shutdown() {
+    let server = start(ServerLimits { drain_idle_ms: 60_000, drain_ms: 60_000, ..ServerLimits::default() }).await;
+    let mut idle = Raw::connect(&server).await;
+    assert!(idle.is_open().await);
+    server.shutdown.cancel();
+    // Only who is refused a new connection knows that the server has seen it.
+    while TcpStream::connect(server.address).await.is_ok() {}
+    idle.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let answer = idle.answer().await.expect("an answer");
+    assert!(answer.status == 200 && answer.head.contains("connection: close\r\n"), "{answer:?}");
+    assert_eq!(idle.rest().await, (String::new(), true));
+    let few = start(ServerLimits { drain_idle_ms: 20, ..ServerLimits::default() }).await;
+    let mut idle = Raw::connect(&few).await;
+    assert!(idle.is_open().await);
+    few.shutdown.cancel();
+    assert_eq!(idle.rest().await, (String::new(), true));
+    tokio::time::timeout(PATIENCE, few.task).await.expect("in time").expect("drained");
+}
+
+/// A socket that closes takes its queue with it; so what waits there is taken before.
+#[tokio::test]
+async fn who_waits_in_the_queue_at_shutdown_is_served() {
+    let listener = net::bind("127.0.0.1:0".parse().expect("address")).await.expect("bind");
+    let address = listener.local_addr().expect("address");
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    shutdown.cancel();
+    let mut queued = Vec::new();
+    for _ in 0..20 {
+        let mut raw = Raw(TcpStream::connect(address).await.expect("queued"));
+        raw.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        queued.push(raw);
+    }
+    // Fewer places than connections: they are served one after the other.
+    let limits = ServerLimits { connections: 3, ..ServerLimits::default() };
+    let service = net::service(async |_| http::Response::new(Body::full("ok")));
+    let server = tokio::spawn(net::serve(listener, service, limits, shutdown));
+    for mut raw in queued {
+        let answer = raw.answer().await.expect("an answer");
+        assert!(answer.status == 200 && answer.head.contains("connection: close\r\n"), "{answer:?}");
+    }
+    tokio::time::timeout(PATIENCE, server).await.expect("in time").expect("drained");
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn one_connection_more_than_there_may_be_waits_until_one_leaves() {
+    let server = start(ServerLimits { connections: 2, ..ServerLimits::default() }).await;
+    let (mut first, mut second) = (Raw::connect(&server).await, Raw::connect(&server).await);
+    assert!(first.is_open().await && second.is_open().await);
+    let mut third = Raw::connect(&server).await;
+    third.write("GET /still-open HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    // The others are served meanwhile, and it is not.
+    for _ in 0..20 {
+        assert!(first.is_open().await && second.is_open().await);
+    }
+    assert_eq!(third.0.try_read(&mut [0]).map_err(|error| error.kind()), Err(std::io::ErrorKind::WouldBlock));
+    drop(first);
+    assert_eq!(third.answer().await.expect("an answer").body, "ok");
+    assert!(second.is_open().await);
+}
