@@ -1,5 +1,5 @@
 //! Developer commands: `cargo xtask test`, `cargo xtask browse`, `cargo xtask wordpress`, `cargo xtask conformance`,
-//! `cargo xtask torture`, `cargo xtask bench`, `cargo xtask promises`.
+//! `cargo xtask torture`, `cargo xtask takeover`, `cargo xtask bench`, `cargo xtask promises`.
 #![expect(clippy::print_stdout, reason = "a developer command that prints what it does")]
 
 mod bench;
@@ -11,6 +11,7 @@ mod many_entries;
 mod promises;
 mod replay;
 mod shell;
+mod takeover;
 mod torture;
 mod up;
 mod wordpress;
@@ -48,6 +49,8 @@ enum Command {
     Conformance(conformance::Options),
     /// Damage the disk tier of a running edge, and kill it, while readers check every byte
     Torture(torture::Options),
+    /// Replace an edge under load by a new process again and again, and count requests that fail
+    Takeover(takeover::Options),
     /// Measure the edge beside nginx, HAProxy, Varnish and Traffic Server
     Bench(bench::Options),
     /// The origin of `bench`
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Command::Wordpress => wordpress::run(),
         Command::Conformance(options) => conformance::run(&options),
         Command::Torture(options) => torture::run(&options),
+        Command::Takeover(options) => takeover::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::BenchOrigin => bench::origin(),
         Command::BenchLoad(options) => bench::load(&options),
