@@ -345,6 +345,10 @@ impl Local {
 }
 
 async fn bind(config: &LocalConfig) -> Result<Sockets, LocalError> {
+    // In the order of their ports: the first that is taken is named.
+    let api = bind_tcp(config, API_OFFSET, "api").await?;
+    let control = bind_tcp(config, CONTROL_OFFSET, "control").await?;
+    let router = bind_worker(config, ROUTER_OFFSET, "router").await?;
     let mut edges = Vec::new();
     for (offset, edge) in (EDGE_OFFSET..).zip(&config.edges) {
         edges.push(bind_worker(config, offset, &format!("edge {}", edge.name)).await?);
@@ -360,9 +364,9 @@ async fn bind(config: &LocalConfig) -> Result<Sockets, LocalError> {
     let monitor = net::bind_udp(monitor_address).await;
     let port = monitor_address.port();
     Ok(Sockets {
-        api: bind_tcp(config, API_OFFSET, "api").await?,
-        control: bind_tcp(config, CONTROL_OFFSET, "control").await?,
-        router: bind_worker(config, ROUTER_OFFSET, "router").await?,
+        api,
+        control,
+        router,
         monitor: monitor.map_err(|why| LocalError::Port {
             port,
             what: "monitor, UDP".to_owned(),
