@@ -138,7 +138,7 @@ impl Load {
 
 /// Even numbers keep their connection.
 fn client_until_stop(address: SocketAddr, number: usize, load: &Load) {
-    let (keeps, mut kept, mut at) = (number % 2 == 0, None, number);
+    let (keeps, mut kept, mut at) = (number.is_multiple_of(2), None, number);
     while !load.stop.load(Ordering::Relaxed) {
         if kept.is_none() && load.drains.load(Ordering::Relaxed) {
             return;

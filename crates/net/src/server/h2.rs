@@ -96,7 +96,7 @@ pub(crate) async fn run<T, S, B>(
                     None => return Poll::Ready(()),
                 };
                 let start = if state.blocked {
-                    Start::Request(request, respond)
+                    Start::Request(Box::new((request, respond)))
                 } else {
                     match stream::at_once(request, respond, &shared) {
                         Ok(end) => {

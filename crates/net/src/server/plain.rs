@@ -128,7 +128,7 @@ impl<'a> Plain<'a> {
             return None;
         }
         let (host, target) = (uri.authority()?.as_str(), uri.path_and_query()?.as_str());
-        target.starts_with('/').then(|| Self {
+        target.starts_with('/').then_some(Self {
             peer,
             version: Version::HTTP_2,
             host: host.as_bytes(),

@@ -46,7 +46,7 @@ const PROGRESS_BYTES: usize = 16 << 10;
 
 /// What a stream begins with here.
 pub(crate) enum Start {
-    Request(Request<RecvStream>, SendResponse<Bytes>),
+    Request(Box<(Request<RecvStream>, SendResponse<Bytes>)>),
     /// Its head is sent; this is what its body is, all of it.
     Body(SendStream<Bytes>, Bytes),
 }
@@ -60,7 +60,9 @@ pub(crate) fn at_once(
     mut respond: SendResponse<Bytes>,
     shared: &Shared,
 ) -> Result<End, Start> {
-    let Some((fields, body)) = ready_answer(&request, shared) else { return Err(Start::Request(request, respond)) };
+    let Some((fields, body)) = ready_answer(&request, shared) else {
+        return Err(Start::Request(Box::new((request, respond))));
+    };
     let mut response = Response::new(());
     *response.headers_mut() = fields;
     let Ok(mut stream) = respond.send_response(response, body.is_empty()) else { return Ok(End::Reset) };
@@ -88,7 +90,7 @@ where
 {
     let stall = Duration::from_millis(shared.limits.stall_ms);
     let (request, mut respond) = match start {
-        Start::Request(request, respond) => (request, respond),
+        Start::Request(start) => *start,
         Start::Body(stream, body) => {
             let left = Some(body.len() as u64);
             return Sending { stream, left, stall, moved: 0, patience: None }.all(crate::Body::full(body)).await;
