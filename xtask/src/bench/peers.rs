@@ -127,15 +127,17 @@ impl Peer {
     }
 }
 
-/// What `littoral edge` is started with: logs, limits and metrics as they are when nobody says otherwise.
+/// The part of the requests that the edge's access log has.
+const ACCESS_LOG_SAMPLE: &str = "0.01";
+
+/// What `littoral edge` is started with: limits and metrics as they are when nobody says otherwise, and an access log of a
+/// part of the requests, where the peers have none.
 fn littoral(site: &Site) -> Result<Command, Failed> {
     let mut command = Command::new(&site.binary);
     command.args(["edge", "--upstream", &format!("http://{}", site.origin), "--policy", "rfc"]);
     command.args(["--listen", &site.plain.to_string(), "--memory", &format!("{MEMORY_MIB}MiB")]);
-    // An older program, which --binary may name, has as many threads as it has cores.
-    if output_of(Command::new(&site.binary).args(["edge", "--help"]))?.contains("--threads") {
-        command.args(["--threads", &site.workers.to_string()]);
-    }
+    command.args(["--threads", &site.workers.to_string(), "--access-log-sample", ACCESS_LOG_SAMPLE, "--access-log"]);
+    command.arg(site.folder.join("access.json"));
     if let Some(tls) = site.tls {
         command.args(["--tls-listen", &tls.to_string(), "--cert"]).arg(&site.cert).arg("--key").arg(&site.key);
     }

@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, Uri, Version, header};
 use crate::serve::Peer;
 
 /// Fields that say nothing about which representation is asked for, but for what a response's `Vary` names. In lower case.
-const PLAIN_FIELDS: [&str; 22] = [
+const PLAIN_FIELDS: [&str; 23] = [
     "accept",
     "user-agent",
     "accept-encoding",
@@ -34,6 +34,7 @@ const PLAIN_FIELDS: [&str; 22] = [
     "traceparent",
     "tracestate",
     "keep-alive",
+    "te",
 ];
 
 /// Whether a field may stand in a plain read. Names are compared without their case.
