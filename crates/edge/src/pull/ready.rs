@@ -118,9 +118,17 @@ impl Ready {
 struct Remembered {
     hasher: RandomState,
     /// Made when the first URL is learnt.
-    places: Vec<Option<Box<Known>>>,
+    places: Vec<Place>,
     /// In which place of a full set the next URL is put.
     turn: usize,
+}
+
+/// A place for a URL. Its hash stands beside it, so that others' places cost no look elsewhere: what many thousands of URLs
+/// are remembered in is not in the processor's cache.
+#[derive(Default)]
+struct Place {
+    hash: u64,
+    known: Option<Box<Known>>,
 }
 
 impl Default for Remembered {
@@ -130,8 +138,11 @@ impl Default for Remembered {
 }
 
 impl Remembered {
-    fn set(&mut self, secure: bool, host: &[u8], target: &[u8]) -> &mut [Option<Box<Known>>] {
-        let hash = self.hasher.hash_one((secure, host, target));
+    fn hash(&self, secure: bool, host: &[u8], target: &[u8]) -> u64 {
+        self.hasher.hash_one((secure, host, target))
+    }
+
+    fn set(&mut self, hash: u64) -> &mut [Place] {
         let first = usize::try_from(hash % SETS as u64).unwrap_or(0) * WAYS;
         self.places.get_mut(first..first + WAYS).unwrap_or_default()
     }
@@ -143,25 +154,24 @@ impl Remembered {
                 && known.secure == asked.peer.secure
                 && known.node == node.number
         };
-        let set = self.set(asked.peer.secure, asked.host, asked.target);
-        set.iter_mut().find(|place| place.as_deref().is_some_and(fits))
+        let hash = self.hash(asked.peer.secure, asked.host, asked.target);
+        let mut set = self.set(hash).iter_mut();
+        let place = set.find(|place| place.hash == hash && place.known.as_deref().is_some_and(fits))?;
+        Some(&mut place.known)
     }
 
     fn keep(&mut self, known: Known) {
         if self.places.is_empty() {
-            self.places.resize_with(SETS * WAYS, || None);
+            self.places.resize_with(SETS * WAYS, Place::default);
         }
         self.turn = self.turn.wrapping_add(1);
         let turn = self.turn % WAYS;
-        let set = self.set(known.secure, &known.host, &known.target);
-        let same = |place: &Option<Box<Known>>| {
-            place.as_deref().is_none_or(|other| {
-                other.target == known.target && other.host == known.host && other.secure == known.secure
-            })
-        };
-        let at = set.iter().position(same).unwrap_or(turn);
+        let hash = self.hash(known.secure, &known.host, &known.target);
+        let set = self.set(hash);
+        let same = set.iter().position(|place| place.hash == hash);
+        let at = same.or_else(|| set.iter().position(|place| place.known.is_none())).unwrap_or(turn);
         if let Some(place) = set.get_mut(at) {
-            *place = Some(Box::new(known));
+            *place = Place { hash, known: Some(Box::new(known)) };
         }
     }
 }
