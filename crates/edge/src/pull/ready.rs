@@ -2,8 +2,8 @@
 //! was worked out for an earlier one, before anything of it is parsed.
 //!
 //! What is remembered of a URL is what never changes while the configuration stays: its zone, its key and, for the response
-//! that was sent last, the fields that are the same each time. It is learnt from a plain read that went the whole way and
-//! was a hit. Everything that can change is looked at each time, with the functions that the whole way uses: which variant
+//! that was sent last, the fields that are the same each time. It is learnt from a plain read that went the whole way, and
+//! was a hit or left the page in memory. Everything that can change is looked at each time, with the functions that the whole way uses: which variant
 //! is selected, what was purged, how old it is. Whatever is not a plain hit then goes the whole way.
 //!
 //! Each thread remembers for itself, so nothing here is shared between cores but what the store and the marks are. What is
@@ -64,7 +64,7 @@ impl Lesson {
         fits.then(|| Self { of, secure, host: host.into(), target: target.into() })
     }
 
-    /// Remembers where the answer is: it was a hit.
+    /// Remembers where the answer is.
     pub(crate) fn learn(self, node: &Arc<Node>, zone: &Arc<PullZone>, stored_as: StoredAs) {
         let Self { of, secure, host, target } = self;
         let known =

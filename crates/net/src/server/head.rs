@@ -88,7 +88,7 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Refusal
 }
 
 /// A line without its CRLF, and what follows it.
-fn next_line(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn next_line(rest: &[u8]) -> Option<(&[u8], &[u8])> {
     let (line, after) = rest.split_at_checked(memchr::memchr(b'\n', rest)? + 1)?;
     Some((line.strip_suffix(b"\r\n")?, after))
 }
@@ -125,7 +125,7 @@ fn field(bytes: &Bytes, line: &[u8]) -> Result<(HeaderName, HeaderValue), Refusa
 }
 
 /// Without the spaces and tabs around it. (Other whitespace is a control character, and stays to be refused.)
-fn trim(mut value: &[u8]) -> &[u8] {
+pub(crate) fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
     }

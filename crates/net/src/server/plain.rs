@@ -8,6 +8,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, Method, Uri, Version, header};
 
+use super::head::{next_line, trim};
 use crate::serve::Peer;
 
 /// Fields that say nothing about which representation is asked for, but for what a response's `Vary` names. In lower case.
@@ -77,7 +78,7 @@ impl<'a> Plain<'a> {
     /// The plain read whose head these bytes are: complete lines that end with CRLF, the last of them empty. Nothing, if it
     /// is not one, or anything about it would have to be looked at more closely.
     pub(crate) fn read(head: &'a [u8], peer: Peer) -> Option<Self> {
-        let (line, fields) = line(head)?;
+        let (line, fields) = next_line(head)?;
         let target = line.strip_prefix(b"GET ")?.strip_suffix(b" HTTP/1.1")?;
         if target.first() != Some(&b'/') {
             return None;
@@ -165,7 +166,7 @@ type Field<'a> = (&'a [u8], &'a [u8]);
 /// The next field and what follows it; inner nothing at the empty line, outer nothing where it is not surely well-formed.
 #[expect(clippy::option_option, reason = "the two mean different things")]
 fn line_of_field(rest: &[u8]) -> Option<Option<(Field<'_>, &[u8])>> {
-    let (line, after) = line(rest)?;
+    let (line, after) = next_line(rest)?;
     if line.is_empty() {
         return Some(None);
     }
@@ -174,20 +175,6 @@ fn line_of_field(rest: &[u8]) -> Option<Option<(Field<'_>, &[u8])>> {
     // What `http::HeaderValue` takes, but for tabs.
     let is_text = value.iter().all(|&byte| byte >= b' ' && byte != 0x7f);
     is_text.then_some(Some(((name, value), after)))
-}
-
-/// Without the spaces and tabs around it.
-fn trim(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    value
-}
-
-/// The next line, without its CRLF, and what follows it.
-fn line(rest: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (line, after) = rest.split_at_checked(memchr::memchr(b'\n', rest)? + 1)?;
-    Some((line.strip_suffix(b"\r\n")?, after))
 }
 
 #[cfg(test)]
