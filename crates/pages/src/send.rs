@@ -34,12 +34,21 @@ pub enum SendError {
     Socket(io::Error),
 }
 
+/// What was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// So many bytes, at least one.
+    pub bytes: usize,
+    /// The socket takes no more now. (Else there may be more to send only because it was more than goes at once.)
+    pub full: bool,
+}
+
 /// Sends `head`, copied, and after it `body`, as it lies there. `more`: something follows, so that what does not fill a packet
-/// may wait for that. Says how many bytes the socket took, at least one. The socket is one that does not block.
+/// may wait for that. The socket is one that does not block.
 ///
 /// # Errors
 /// See [`SendError`]. Then nothing was sent.
-pub fn send(socket: impl AsFd, head: &[u8], body: &Bytes, more: bool) -> Result<usize, SendError> {
+pub fn send(socket: impl AsFd, head: &[u8], body: &Bytes, more: bool) -> Result<Sent, SendError> {
     if head.len() > HEAD_BYTES || body.is_empty() || !holds(body) {
         return Err(SendError::Write);
     }
@@ -60,7 +69,7 @@ pub fn send(socket: impl AsFd, head: &[u8], body: &Bytes, more: bool) -> Result<
         }
         match sent {
             Ok(0) => Err(SendError::Socket(io::ErrorKind::WriteZero.into())),
-            Ok(sent) => Ok(sent),
+            Ok(bytes) => Ok(Sent { bytes, full: bytes < filled }),
             Err(errno) => Err(SendError::Socket(errno.into())),
         }
     })
@@ -160,7 +169,10 @@ mod tests {
         while sent < head.len() + body.len() {
             let (head, body) = (head.get(sent..).unwrap_or_default(), body.slice(sent.saturating_sub(head.len())..));
             match send(server, head, &body, false) {
-                Ok(more) => sent += more,
+                Ok(more) => {
+                    sent += more.bytes;
+                    assert!(more.full || sent == head.len() + body.len() || more.bytes >= 64 << 10, "{more:?}");
+                }
                 Err(SendError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => panic!("{error:?}"),
             }
