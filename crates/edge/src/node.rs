@@ -16,6 +16,7 @@ use api::{Event, NodeDoc, PurgeTargets, SLICE_BYTES, TokenHash, TokenSecret};
 use bytes::Bytes;
 use client::Client;
 use net::{HttpClient, ServerLimits};
+use pages::Pool;
 use shelf::{Class, Counters, Curve, Memory, PolicyChoice};
 use tokio::sync::{Semaphore, watch};
 
@@ -216,6 +217,11 @@ pub(crate) struct Control {
     pub(crate) token: TokenSecret,
 }
 
+/// Room for large bodies: what is stored, and what is on its way in or, evicted, on its way out.
+pub(crate) fn pages(memory_bytes: u64) -> Arc<Pool> {
+    Pool::new(memory_bytes.saturating_add(memory_bytes / INCOMING_SHARE))
+}
+
 /// Edges made in this process.
 static NODES: AtomicU64 = AtomicU64::new(0);
 
@@ -253,6 +259,8 @@ pub(crate) struct Node {
     pub(crate) fetches: Arc<Semaphore>,
     pub(crate) incoming: Arc<Semaphore>,
     pub(crate) pull: PullState,
+    /// Where large bodies lie in memory.
+    pub(crate) pages: Arc<Pool>,
     /// Nothing: there is no disk tier.
     pub(crate) disk: Option<DiskTier>,
     /// Which part of memory a zone's entries go to.
@@ -281,10 +289,11 @@ impl Node {
         origin: HttpClient,
         metrics: NodeMetrics,
         marks: Marks,
-        disk: Option<DiskTier>,
+        (pages, disk): (Arc<Pool>, Option<DiskTier>),
     ) -> Self {
         Self {
             marks: Arc::new(marks),
+            pages,
             disk,
             store: Memory::with_policy(config.memory_bytes, config.policy),
             classes: Classes::new(config.policy),
@@ -637,6 +646,7 @@ impl Node {
 
     /// Puts a slice of a body of a zone into memory. False: it is not kept.
     pub(crate) fn keep_slice(&self, zone: Option<&ZoneName>, key: SliceKey, bytes: Bytes) -> bool {
+        let bytes = self.pages.own(bytes);
         let weight = bytes.len() as u64;
         let class = zone.map_or(Class::default(), |zone| self.classes.of(zone));
         self.keep(Key::Slice(key), Item::Slice(bytes), weight, class)

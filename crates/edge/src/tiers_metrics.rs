@@ -66,6 +66,12 @@ fn memory(page: &mut Writer<'_, '_>) -> fmt::Result {
     page.counter("memory_evictions", "Entries that left memory for others", of(|memory| memory.counters.evictions))?;
     page.counter("memory_expired", "Entries that left memory being of no use", of(|memory| memory.counters.expired))?;
     page.counter("memory_refused", "Entries that memory did not take", of(|memory| memory.counters.refused))?;
+    page.gauge("pages", "Bytes of large bodies in memory that are sent without a copy", Some(Unit::Bytes), |seen| {
+        vec![(vec![], seen.node.pages.held_bytes())]
+    })?;
+    page.counter("pages_no_room", "Large bodies that are copied when they are sent, for want of room", |seen| {
+        vec![(vec![], seen.node.pages.no_room())]
+    })?;
     page.ratio("curve_hit_ratio", "What recent requests would hit in memory, by size as a factor of its own", |seen| {
         curve(&seen.node.curve)
     })

@@ -1,11 +1,14 @@
-//! A socket that gives up on a peer who does not read: a write that makes no progress for a while is an error.
+//! A socket that gives up on a peer who does not read: a write that makes no progress for a while is an error. Bodies that lie
+//! in pages of their own are sent without a copy.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::Bytes;
+use pages::SendError;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
@@ -38,6 +41,43 @@ impl Transport for StallGuard {
     fn reset_on_close(&mut self) {
         // Without it the end is still an end, only a clean one.
         let _ = self.stream.set_zero_linger();
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        body: &Bytes,
+        more: bool,
+    ) -> Option<Poll<io::Result<usize>>> {
+        if head.len() > pages::HEAD_BYTES || !pages::holds(body) {
+            return None;
+        }
+        let sent = loop {
+            match self.stream.poll_write_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                unready => break unready.map_ok(|()| 0),
+            }
+            let sent = self.stream.try_io(Interest::WRITABLE, || match pages::send(&self.stream, head, body, more) {
+                Ok(sent) => Ok(Some(sent)),
+                Err(SendError::Write) => Ok(None),
+                Err(SendError::Socket(error)) => Err(error),
+            });
+            match sent {
+                Ok(Some(sent)) => {
+                    if sent.full {
+                        // What is sent next would only be told so: it waits until there is room again.
+                        let _ =
+                            self.stream.try_io(Interest::WRITABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+                    }
+                    break Poll::Ready(Ok(sent.bytes));
+                }
+                Ok(None) => return None,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => break Poll::Ready(Err(error)),
+            }
+        };
+        Some(self.guard(cx, sent))
     }
 }
 

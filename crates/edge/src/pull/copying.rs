@@ -13,11 +13,13 @@ use http::StatusCode;
 use http_body_util::BodyExt;
 use http_cache::{Freshness, NotStorable, update};
 use net::{Body, UpstreamError};
+use pages::Pool;
 
 use crate::node::Node;
 use crate::pull::by_range;
 use crate::pull::fetch::HIT_FOR_MISS_MS;
 use crate::pull::growing::Growing;
+use crate::pull::keeping::slices_of;
 use crate::pull::sliced::Sliced;
 use crate::pull::spool::Spool;
 use crate::pull::stored::{Content, PageKey, Part, Pass, Variant, combined};
@@ -51,7 +53,10 @@ impl Copying {
             Ok(true) => {
                 self.growing.finish();
                 match self.finish_on_disk().await {
-                    Ok(on_disk) => self.store(on_disk),
+                    Ok(on_disk) => {
+                        let pieces = joined(&self.node.pages, &self.growing.pieces()).await;
+                        self.store(on_disk, pieces);
+                    }
                     Err(NotKept) => self.forget(),
                 }
             }
@@ -164,12 +169,12 @@ impl Copying {
         }
     }
 
-    /// Puts the whole body in the place of the growing one. `on_disk`: that is where it is.
-    fn store(&self, on_disk: Option<Arc<Sliced>>) {
+    /// Puts the whole body in the place of the growing one: these pieces. `on_disk`: that is where it is.
+    fn store(&self, on_disk: Option<Arc<Sliced>>, pieces: Vec<Bytes>) {
         if !self.growing.joinable() {
             return;
         }
-        let part = Part { first: self.growing.first(), pieces: joined(self.growing.pieces()) };
+        let part = Part { first: self.growing.first(), pieces };
         let bytes = on_disk.as_ref().map_or_else(|| part.length(), |body| body.length);
         let Some(announced) = &self.variant.announced else {
             let content = match on_disk {
@@ -260,13 +265,18 @@ impl Copying {
     }
 }
 
-/// What came in pieces as one, if it is no more than a slice: it is sent in one go then, each time.
-fn joined(pieces: Vec<Bytes>) -> Vec<Bytes> {
-    let bytes: usize = pieces.iter().map(Bytes::len).sum();
-    if pieces.len() < 2 || bytes as u64 > SLICE_BYTES {
-        return pieces;
+/// What came in small pieces in pieces of a slice: one is sent in one go then, each time.
+async fn joined(pages: &Arc<Pool>, pieces: &[Bytes]) -> Vec<Bytes> {
+    let mut joined = Vec::new();
+    for slice in slices_of(pieces) {
+        joined.push(match slice.as_slice() {
+            [only] => pages.own(only.clone()),
+            pieces => pages.join(pieces),
+        });
+        // A large body takes some milliseconds, in which others go on.
+        tokio::task::yield_now().await;
     }
-    vec![pieces.concat().into()]
+    joined
 }
 
 impl Drop for Copying {

@@ -303,7 +303,7 @@ fn write(node: &Node, disk: &Disk, key: &PageKey, variant: &Variant) -> Result<E
 }
 
 /// A body cut into slices, each in pieces.
-fn slices_of(pieces: &[Bytes]) -> impl Iterator<Item = Vec<Bytes>> {
+pub(crate) fn slices_of(pieces: &[Bytes]) -> impl Iterator<Item = Vec<Bytes>> {
     let mut rest = pieces.iter().cloned();
     let mut begun: Option<Bytes> = None;
     std::iter::from_fn(move || {

@@ -221,6 +221,7 @@ impl Node {
 
     /// Puts a form beside the body that it was made of, where that is still stored and there is room.
     fn keep_form(&self, key: &PageKey, of: &Forms, coding: Coding, form: Bytes) {
+        let form = self.pages.own(form);
         let same = |variant: &Arc<Variant>| variant.forms.of_same_body(of);
         if !self.page(key).is_some_and(|page| page.variants.iter().any(same)) {
             return;

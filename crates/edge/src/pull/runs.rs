@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api::SLICE_BYTES;
-use bytes::Bytes;
 use http_body_util::BodyExt;
 use net::{Body, UpstreamError};
 use tokio::sync::{Notify, watch};
@@ -297,7 +296,7 @@ async fn copy(
             if at < whole.end {
                 continue; // the rest of this slice is not part of the run
             }
-            let bytes = Bytes::from(growing.pieces().concat());
+            let bytes = node.pages.join(&growing.pieces());
             if handling.compared {
                 // Who follows this run has got nothing but what is the same in both, so that what it gets is whole.
                 match sliced.read(node, &mut opened, index).await {
@@ -330,6 +329,7 @@ async fn ends(mut body: std::pin::Pin<&mut Body>) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     const S: u64 = SLICE_BYTES;
 

@@ -29,6 +29,18 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 
     /// Makes the coming end a reset. For bodies that end with the connection, where a clean end would look complete.
     fn reset_on_close(&mut self);
+
+    /// Sends `head` and after it `body` without a copy of the body, where it lies in pages that allow that. `more`: something
+    /// follows. Nothing: they have to be written, as they have to where this is not a socket.
+    fn poll_send(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _head: &[u8],
+        _body: &Bytes,
+        _more: bool,
+    ) -> Option<Poll<io::Result<usize>>> {
+        None
+    }
 }
 
 /// See the head of this file.
@@ -137,10 +149,13 @@ impl Outbox {
         self.staged.is_empty() && self.piece.is_empty() && self.tail.is_empty()
     }
 
-    fn poll_write<T: AsyncWrite + Unpin>(&self, io: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_write<T: Transport>(&self, io: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let staged = self.staged.get(self.staged_written..).unwrap_or_default();
         if self.piece.is_empty() && self.tail.is_empty() {
             return Pin::new(io).poll_write(cx, staged);
+        }
+        if let Some(sent) = io.poll_send(cx, staged, &self.piece, !self.tail.is_empty()) {
+            return sent;
         }
         let slices = [IoSlice::new(staged), IoSlice::new(&self.piece), IoSlice::new(self.tail)];
         Pin::new(io).poll_write_vectored(cx, &slices)

@@ -8,6 +8,7 @@ mod http2;
 mod informational;
 mod kit;
 mod limits;
+mod pages;
 mod refused;
 mod responses;
 mod upgrades;

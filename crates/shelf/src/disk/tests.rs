@@ -50,6 +50,7 @@ impl Bench {
             choice: self.choice,
             clock: Arc::new(move || now_ms.load(Ordering::Relaxed)),
             faults: self.faults.clone(),
+            pages: Pool::new(64 * MIB),
         }
     }
 

@@ -11,6 +11,7 @@ mod files;
 mod films;
 mod https;
 mod invalidation;
+mod pages;
 mod pulling;
 mod ready;
 mod routing;

@@ -1,0 +1,268 @@
+//! Handing a block to a socket: its pages go into a pipe (`vmsplice`), and from there into the socket's queue (`splice`).
+//! Neither copies them.
+//!
+//! A thread has one pipe for all of its sockets. It is empty between calls: what a socket does not take is thrown away, and
+//! handed over anew when it takes more.
+
+use std::cell::RefCell;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use bytes::Bytes;
+use rustix::io::Errno;
+use rustix::pipe::{IoSliceRaw, PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice, vmsplice};
+
+use crate::arena::holds;
+
+/// The most bytes of a head that go before a body in one call.
+pub const HEAD_BYTES: usize = 4 << 10;
+/// Bytes that a pipe is to hold; where a user's pipes hold too much already, it holds 64 KiB.
+const PIPE_BYTES: usize = 1 << 20;
+
+thread_local! {
+    static PIPE: RefCell<State> = const { RefCell::new(State::None) };
+}
+
+/// Why nothing was sent.
+#[derive(Debug)]
+pub enum SendError {
+    /// It has to be written: the body is not in a block, the head is longer than [`HEAD_BYTES`], or the machine does not do
+    /// this.
+    Write,
+    /// The socket's error; [`io::ErrorKind::WouldBlock`] where it takes nothing now.
+    Socket(io::Error),
+}
+
+/// What was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// So many bytes, at least one.
+    pub bytes: usize,
+    /// The socket takes no more now. (Else there may be more to send only because it was more than goes at once.)
+    pub full: bool,
+}
+
+/// Sends `head`, copied, and after it `body`, as it lies there. `more`: something follows, so that what does not fill a packet
+/// may wait for that. The socket is one that does not block.
+///
+/// # Errors
+/// See [`SendError`]. Then nothing was sent.
+pub fn send(socket: impl AsFd, head: &[u8], body: &Bytes, more: bool) -> Result<Sent, SendError> {
+    if head.len() > HEAD_BYTES || body.is_empty() || !holds(body) {
+        return Err(SendError::Write);
+    }
+    PIPE.with_borrow_mut(|state| {
+        let pipe = state.open().ok_or(SendError::Write)?;
+        let filled = match pipe.fill(head, body) {
+            Ok(filled) => filled,
+            Err(errno) => {
+                // What has gone in before is in it still.
+                *state = if matches!(errno, Errno::NOMEM | Errno::AGAIN) { State::None } else { State::Refused };
+                return Err(SendError::Write);
+            }
+        };
+        let sent = pipe.empty_into(socket.as_fd(), filled, more || filled < head.len() + body.len());
+        let left = filled - *sent.as_ref().unwrap_or(&0);
+        if left > 0 && !pipe.throw_away(left) {
+            *state = State::None;
+        }
+        match sent {
+            Ok(0) => Err(SendError::Socket(io::ErrorKind::WriteZero.into())),
+            Ok(bytes) => Ok(Sent { bytes, full: bytes < filled }),
+            Err(errno) => Err(SendError::Socket(errno.into())),
+        }
+    })
+}
+
+enum State {
+    None,
+    /// The machine does not do this.
+    Refused,
+    Open(Pipe),
+}
+
+impl State {
+    fn open(&mut self) -> Option<&mut Pipe> {
+        if let Self::None = self {
+            *self = Self::Open(Pipe::new()?);
+        }
+        match self {
+            Self::Open(pipe) => Some(pipe),
+            Self::None | Self::Refused => None,
+        }
+    }
+}
+
+struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+    /// Takes what is thrown away.
+    null: Option<File>,
+}
+
+impl Pipe {
+    fn new() -> Option<Self> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+        // Where that is refused, it takes more calls.
+        let _ = fcntl_setpipe_size(&write, PIPE_BYTES);
+        let null = OpenOptions::new().write(true).open("/dev/null").ok();
+        Some(Self { read, write, null })
+    }
+
+    /// Puts in all of the head, and as much of the body as there is room for. Says how many bytes went in.
+    fn fill(&self, head: &[u8], body: &[u8]) -> Result<usize, Errno> {
+        if !head.is_empty() {
+            // An empty pipe takes that much at once, or nothing.
+            rustix::io::write(&self.write, head)?;
+        }
+        let slice = [IoSliceRaw::from_slice(body)];
+        #[expect(unsafe_code, reason = "pages are shown to the kernel")]
+        // SAFETY: This end of the pipe is the one for writing, so the memory is only read. It is a slice that is borrowed, and
+        // its pages are not given away (`GIFT`). Whoever refers to them afterwards sees what is in them now: they are a
+        // frozen block's, which nobody writes, and when it goes they are not used again by this process.
+        let taken = unsafe { vmsplice(&self.write, &slice, SpliceFlags::NONBLOCK) }?;
+        Ok(head.len() + taken)
+    }
+
+    fn empty_into(&self, socket: BorrowedFd<'_>, filled: usize, more: bool) -> Result<usize, Errno> {
+        let flags = if more { SpliceFlags::NONBLOCK | SpliceFlags::MORE } else { SpliceFlags::NONBLOCK };
+        loop {
+            match splice(&self.read, None, socket, None, filled, flags) {
+                Err(Errno::INTR) => {}
+                sent => return sent,
+            }
+        }
+    }
+
+    /// Whether it is empty now.
+    fn throw_away(&self, mut left: usize) -> bool {
+        let Some(null) = &self.null else { return false };
+        while left > 0 {
+            match splice(&self.read, None, null, None, left, SpliceFlags::NONBLOCK) {
+                Ok(gone @ 1..) => left = left.saturating_sub(gone),
+                Ok(0) | Err(_) => return false,
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LEAST_BYTES, Pool};
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let server = listener.accept().unwrap().0;
+        server.set_nonblocking(true).unwrap();
+        (server, client)
+    }
+
+    /// Sends until the socket takes no more, and says how much it has taken.
+    fn fill(server: &TcpStream, head: &[u8], body: &Bytes) -> usize {
+        let mut sent = 0;
+        while sent < head.len() + body.len() {
+            let (head, body) = (head.get(sent..).unwrap_or_default(), body.slice(sent.saturating_sub(head.len())..));
+            match send(server, head, &body, false) {
+                Ok(more) => {
+                    sent += more.bytes;
+                    assert!(more.full || sent == head.len() + body.len() || more.bytes >= 64 << 10, "{more:?}");
+                }
+                Err(SendError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        sent
+    }
+
+    fn random(bytes: usize) -> Bytes {
+        std::iter::repeat_with(|| fastrand::u8(..)).take(bytes).collect()
+    }
+
+    #[test]
+    fn what_is_in_flight_does_not_change_when_its_block_goes_and_its_addresses_are_used_again() {
+        let pool = Pool::new(64 << 20);
+        for length in [LEAST_BYTES, 64 << 10, (1 << 20) + 5] {
+            let (server, mut client) = connected();
+            let bytes = random(length);
+            let block = pool.own(bytes.clone());
+            let at = block.as_ptr().addr();
+            let sent = fill(&server, b"head ", &block);
+            assert!(sent > LEAST_BYTES / 2, "{sent}");
+            drop(block);
+            // Somebody gets its pages' addresses, and writes there. (Other tests may have them for a while.)
+            let overlaps = |other: &Bytes| (at..at + length).contains(&other.as_ptr().addr());
+            let mut others = Vec::new();
+            while !others.iter().any(overlaps) {
+                others.clear();
+                others.extend((0..32).map(|_| pool.own(Bytes::from(vec![0xEE; length]))));
+            }
+            let mut got = vec![0; sent];
+            client.read_exact(&mut got).unwrap();
+            assert!(got == [b"head ", &bytes[..sent - 5]].concat(), "{length}: other bytes than were sent");
+        }
+    }
+
+    #[test]
+    fn a_body_arrives_whole_from_anywhere_in_it_however_slowly_it_is_read() {
+        let pool = Pool::new(64 << 20);
+        let bytes = random(3 << 20);
+        let block = pool.own(bytes.clone());
+        assert!(holds(&block) && !holds(&bytes));
+        for (from, to) in [(0, 3 << 20), (1, 2), (4095, 4097), (4096, 8192), (1_000_001, 2_999_999)] {
+            let (server, client) = connected();
+            let reader = std::thread::spawn(move || {
+                let (mut client, mut got, mut buffer) = (client, Vec::new(), [0; 30_000]);
+                loop {
+                    match client.read(&mut buffer).unwrap() {
+                        0 => return got,
+                        read => got.extend_from_slice(&buffer[..read]),
+                    }
+                }
+            });
+            let mut rest = block.slice(from..to);
+            while !rest.is_empty() {
+                let sent = fill(&server, b"", &rest);
+                rest = rest.slice(sent..);
+                std::thread::yield_now();
+            }
+            drop(server);
+            assert!(reader.join().unwrap() == bytes[from..to], "{from}..{to}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_no_block_or_has_a_long_head_is_to_be_written() {
+        let pool = Pool::new(1 << 20);
+        let (server, mut client) = connected();
+        let (heap, block) = (random(LEAST_BYTES), pool.own(random(LEAST_BYTES)));
+        let long = vec![7; HEAD_BYTES + 1];
+        for (head, body) in [(&b""[..], &heap), (&long, &block), (b"", &block.slice(..0))] {
+            assert!(matches!(send(&server, head, body, false), Err(SendError::Write)));
+        }
+        assert_eq!(fill(&server, &long[1..], &block), HEAD_BYTES + LEAST_BYTES);
+        let mut got = vec![0; HEAD_BYTES + LEAST_BYTES];
+        client.read_exact(&mut got).unwrap();
+        assert!(got == [&long[1..], &block].concat());
+    }
+
+    #[test]
+    fn a_socket_that_has_gone_is_an_error_and_the_next_one_gets_nothing_of_it() {
+        let pool = Pool::new(1 << 20);
+        let (one, two) = (pool.own(random(LEAST_BYTES)), pool.own(random(LEAST_BYTES)));
+        let (server, client) = connected();
+        server.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(matches!(send(&server, b"x", &one, false), Err(SendError::Socket(_))));
+        drop(client);
+        let (server, mut client) = connected();
+        assert_eq!(fill(&server, b"y", &two), LEAST_BYTES + 1);
+        let mut got = vec![0; LEAST_BYTES + 1];
+        client.read_exact(&mut got).unwrap();
+        assert!(got == [b"y", &two[..]].concat());
+    }
+}
