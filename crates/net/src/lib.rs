@@ -25,7 +25,8 @@ pub use handover::{HANDOVER_MESSAGE_BYTES, HandoverError, HandoverLink, Handover
 pub use listen::{Listener, MAX_WORKERS, bind, bind_udp, bind_workers};
 pub use serve::{Peer, ServerLimits, serve, serve_doors, service};
 pub use server::{
-    Incoming, Informational, OnUpgrade, Plain, ReadyAnswers, UpgradeError, Upgraded, is_plain_field, ready_head,
+    Incoming, Informational, OnUpgrade, Plain, ReadyAnswers, UpgradeError, Upgraded, block_field, block_literal,
+    is_plain_field, ready_block, ready_head,
 };
 pub use tls::{CertificateError, CertificateSources, Tls, TlsState, certificate_in};
 pub use upstream::{

@@ -85,11 +85,11 @@ impl ReadyAnswers for Ready {
         })
     }
 
-    fn answer_fields(&self, asked: &Plain<'_>) -> Option<(HeaderMap, Bytes)> {
+    fn answer_block(&self, asked: &Plain<'_>, block: &mut Vec<u8>) -> Option<Bytes> {
         self.hit(asked, |made, hit| {
-            let mut fields = made.fields.clone();
-            hit.finish_fields(&mut fields);
-            (fields, hit.body)
+            block.extend_from_slice(made.block());
+            hit.finish_block(block);
+            hit.body
         })
     }
 }
@@ -261,8 +261,10 @@ impl Answers {
 struct Made {
     fields: HeaderMap,
     length: u64,
-    /// The same as text, once it was asked for.
+    /// The same as text, once it was asked for,
     head: Option<Box<[u8]>>,
+    /// and as a block of HPACK.
+    block: Option<Box<[u8]>>,
 }
 
 impl Made {
@@ -293,11 +295,15 @@ impl Made {
         }
         let bytes: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
         let fits = bytes <= HEAD_BYTES && fields.contains_key(header::DATE);
-        fits.then(|| Self { fields, length, head: None })
+        fits.then(|| Self { fields, length, head: None, block: None })
     }
 
     fn head(&mut self) -> &[u8] {
         self.head.get_or_insert_with(|| net::ready_head(&self.fields, self.length).into())
+    }
+
+    fn block(&mut self) -> &[u8] {
+        self.block.get_or_insert_with(|| net::ready_block(&self.fields, self.length).into())
     }
 }
 
@@ -329,21 +335,24 @@ impl Hit<'_> {
         head.extend_from_slice(b"\r\n\r\n");
     }
 
-    /// The same for fields.
-    fn finish_fields(&self, fields: &mut HeaderMap) {
+    /// The same for a block of HPACK.
+    fn finish_block(&self, block: &mut Vec<u8>) {
         let Self { node, age_s, ttl_s, .. } = self;
         let (ms, us) = self.took();
-        fields.insert(header::AGE, HeaderValue::from(*age_s));
-        for (name, text) in [
-            (CACHE_STATUS, format!("littoral-{node}; hit; ttl={ttl_s}")),
-            (SERVER_TIMING, format!("edge;dur={ms}.{us:03}")),
-        ] {
-            if let Ok(mut value) = HeaderValue::try_from(text) {
-                // It is another one each time: nothing for the peer to remember (RFC 7541 § 6.2.3).
-                value.set_sensitive(name == SERVER_TIMING);
-                fields.append(name, value);
-            }
-        }
+        let (hit, timing) = (b"; hit; ttl=", b"edge;dur=");
+        let (prefix, length) = (b"littoral-", digits(*ttl_s));
+        net::block_literal(block, "age", digits(*age_s));
+        push_number(block, *age_s, 1);
+        net::block_literal(block, "cache-status", prefix.len() + node.len() + hit.len() + length);
+        block.extend_from_slice(prefix);
+        block.extend_from_slice(node.as_bytes());
+        block.extend_from_slice(hit);
+        push_number(block, *ttl_s, 1);
+        net::block_literal(block, "server-timing", timing.len() + digits(ms) + 4);
+        block.extend_from_slice(timing);
+        push_number(block, ms, 1);
+        block.push(b'.');
+        push_number(block, us, 3);
     }
 
     /// Milliseconds and microseconds.
@@ -366,6 +375,11 @@ fn push_number(text: &mut Vec<u8>, mut number: u64, digits: usize) {
         count += 1;
     }
     text.extend(reversed.iter().take(count).rev());
+}
+
+/// Digits that a number has.
+fn digits(number: u64) -> usize {
+    number.checked_ilog10().unwrap_or(0) as usize + 1
 }
 
 /// What the access log says of a plain hit.
@@ -445,6 +459,7 @@ mod tests {
             let mut text = Vec::new();
             push_number(&mut text, number, digits);
             assert_eq!(String::from_utf8(text).expect("digits"), expected);
+            assert!(digits <= 1 && self::digits(number) == expected.len() || digits > 1);
         }
     }
 }

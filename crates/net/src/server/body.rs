@@ -12,8 +12,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::http2::StreamBody;
 use super::refusal::Refusal;
-use super::stream::StreamBody;
 use crate::body::BodyError;
 
 /// Bytes of a body that are read ahead of whoever takes them; each piece counts a little more than its bytes.

@@ -5,12 +5,12 @@ use std::io::Write;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, StatusCode, Version, response};
+use http::{HeaderMap, HeaderValue, StatusCode, Version, response};
 use http_body::SizeHint;
 
-use super::head;
 use super::refusal::Refusal;
 use super::wire::{COPY_BYTES, Outbox};
+use super::{head, hpack};
 
 /// What has to be known of the request.
 #[derive(Debug, Clone, Copy)]
@@ -103,6 +103,16 @@ pub fn ready_head(fields: &HeaderMap, length: u64) -> Vec<u8> {
     self::head(&mut head, &parts, &SizeHint::with_exact(length), asked, b"");
     head.truncate(head.len().saturating_sub(2));
     head
+}
+
+/// The same as a block of HPACK, with its status and length. `fields` say nothing about a connection.
+pub fn ready_block(fields: &HeaderMap, length: u64) -> Vec<u8> {
+    let mut block = Vec::new();
+    hpack::status(&mut block, StatusCode::OK);
+    let mut fields = fields.clone();
+    fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    hpack::fields(&mut block, &fields);
+    block
 }
 
 /// Writes an informational response.

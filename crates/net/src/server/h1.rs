@@ -25,7 +25,7 @@ use super::reading::Fault;
 use super::refusal::Refusal;
 use super::scan::{HeadLimits, Scanner};
 use super::wire::{Transport, Wire};
-use super::{encode, h2};
+use super::{encode, http2};
 use crate::body::BodyError;
 use crate::door::TLS_HANDSHAKE;
 use crate::serve::{Peer, ServerLimits};
@@ -79,7 +79,7 @@ pub(crate) async fn run<T, S, B>(
             Ok(Begins::Request(head)) => Box::pin(connection.exchanges.run(*head, &mut service)).await,
             Ok(Begins::Http2) => {
                 let io = connection.exchanges.wire.into_rewound();
-                return Box::pin(h2::run(io, peer, service, ready, limits, shutdown)).await;
+                return Box::pin(http2::run(io, peer, service, ready, limits, shutdown)).await;
             }
             Ok(Begins::Tls) => {
                 tracing::debug!(%peer, "TLS on a port of plain HTTP");

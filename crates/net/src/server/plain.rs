@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Uri, Version, header};
 
 use super::head::{next_line, trim};
+use super::hpack::Block;
 use crate::serve::Peer;
 
 /// Fields that say nothing about which representation is asked for, but for what a response's `Vary` names. In lower case.
@@ -62,6 +63,7 @@ enum Fields<'a> {
     /// Lines that end with CRLF, and an empty one.
     Lines(&'a [u8]),
     Map(&'a HeaderMap),
+    Block(&'a Block),
 }
 
 /// What answers plain reads at once.
@@ -70,8 +72,9 @@ pub trait ReadyAnswers: Send + Sync + 'static {
     /// `None`: it has no answer ready, and has appended nothing.
     fn answer(&self, asked: &Plain<'_>, head: &mut Vec<u8>) -> Option<Bytes>;
 
-    /// The same as fields, with a `Content-Length`, where heads are not sent as text (HTTP/2).
-    fn answer_fields(&self, asked: &Plain<'_>) -> Option<(HeaderMap, Bytes)>;
+    /// The same in HTTP/2, where heads are blocks of HPACK: appends all its fields to `block`, `:status` first, with
+    /// [`crate::ready_block`] and [`crate::block_field`].
+    fn answer_block(&self, asked: &Plain<'_>, block: &mut Vec<u8>) -> Option<Bytes>;
 }
 
 impl<'a> Plain<'a> {
@@ -122,28 +125,23 @@ impl<'a> Plain<'a> {
         })
     }
 
-    /// The same of a stream of HTTP/2, whose authority is its host.
-    pub(crate) fn of_http2(method: &Method, uri: &'a Uri, fields: &'a HeaderMap, peer: Peer) -> Option<Self> {
-        let plain = |name: &header::HeaderName| is_plain_field(name.as_str().as_bytes());
-        let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
-        if *method != Method::GET || !scheme || !fields.keys().all(plain) {
+    /// The same of a request of HTTP/2, whose authority is its host. Its body must be known to be empty.
+    pub(crate) fn of_block(block: &'a Block, peer: Peer) -> Option<Self> {
+        let is_web = matches!(block.scheme(), Some(b"http" | b"https"));
+        if block.method() != Some(b"GET") || !is_web || !block.is_plain() {
             return None;
         }
-        let (host, target) = (uri.authority()?.as_str(), uri.path_and_query()?.as_str());
-        target.starts_with('/').then_some(Self {
-            peer,
-            version: Version::HTTP_2,
-            host: host.as_bytes(),
-            target: target.as_bytes(),
-            fields: Fields::Map(fields),
-        })
+        let (host, target) = (block.authority()?, block.path()?);
+        let fields = Fields::Block(block);
+        target.starts_with(b"/").then_some(Self { peer, version: Version::HTTP_2, host, target, fields })
     }
 
     /// The values of a field, whose name is given in lower case.
     pub fn values(&self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        let (lines, map) = match self.fields {
-            Fields::Lines(lines) => (lines, None),
-            Fields::Map(map) => (&[][..], Some(map)),
+        let (lines, map, block) = match self.fields {
+            Fields::Lines(lines) => (lines, None, None),
+            Fields::Map(map) => (&[][..], Some(map), None),
+            Fields::Block(block) => (&[][..], None, Some(block)),
         };
         let mut rest = lines;
         let in_lines = std::iter::from_fn(move || {
@@ -156,7 +154,8 @@ impl<'a> Plain<'a> {
             }
         });
         let in_map = map.into_iter().flat_map(move |map| map.get_all(name)).map(|value| value.as_bytes());
-        in_lines.chain(in_map)
+        let in_block = block.into_iter().flat_map(Block::fields).filter(move |(found, _)| *found == name.as_bytes());
+        in_lines.chain(in_map).chain(in_block.map(|(_, value)| value))
     }
 }
 

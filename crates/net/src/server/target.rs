@@ -25,18 +25,19 @@ pub(crate) fn parse(method: &Method, raw: Bytes, max_bytes: usize) -> Result<Uri
     }
 }
 
-/// The same judgement of a target that came in parts (HTTP/2).
+/// The same judgement of a path and query as HTTP/2 has them.
 ///
 /// # Errors
 /// [`Refusal::Target`], [`Refusal::TargetTooLong`].
-pub(crate) fn check(method: &Method, uri: &Uri, max_bytes: usize) -> Result<(), Refusal> {
-    let path = uri.path_and_query().map_or("", PathAndQuery::as_str);
-    if path.len() > max_bytes {
+pub(crate) fn path(method: &Method, raw: Bytes, max_bytes: usize) -> Result<PathAndQuery, Refusal> {
+    if raw.len() > max_bytes {
         return Err(Refusal::TargetTooLong);
     }
-    let form = path.starts_with('/') || (path == "*" && method == Method::OPTIONS);
-    let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
-    if form && scheme && path.bytes().all(|byte| byte.is_ascii_graphic()) { Ok(()) } else { Err(Refusal::Target) }
+    let is_form = raw.first() == Some(&b'/') || (*raw == *b"*" && *method == Method::OPTIONS);
+    if !is_form || !raw.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') {
+        return Err(Refusal::Target);
+    }
+    exact(raw)
 }
 
 /// The port that is meant where the scheme of `uri` stands alone.
@@ -45,11 +46,12 @@ pub(crate) fn default_port(uri: &Uri) -> u16 {
 }
 
 fn origin_form(raw: Bytes) -> Result<Uri, Refusal> {
+    exact(raw).map(Uri::from)
+}
+
+fn exact(raw: Bytes) -> Result<PathAndQuery, Refusal> {
     let path = PathAndQuery::from_maybe_shared(raw.clone()).map_err(|_| Refusal::Target)?;
-    if path.as_str().as_bytes() != raw {
-        return Err(Refusal::Target);
-    }
-    Ok(Uri::from(path))
+    if path.as_str().as_bytes() == raw { Ok(path) } else { Err(Refusal::Target) }
 }
 
 fn absolute_form(raw: Bytes) -> Result<Uri, Refusal> {

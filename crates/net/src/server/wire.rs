@@ -15,7 +15,7 @@ use super::rewound::Rewound;
 /// Bytes asked of the socket at once.
 pub(crate) const READ_BYTES: usize = 8 << 10;
 /// When less room than this is left in the buffer it gets a new block: so no block is pinned by a few bytes of it.
-const READ_LEAST_BYTES: usize = 1 << 10;
+pub(crate) const READ_LEAST_BYTES: usize = 1 << 10;
 /// Up to this size pieces are copied behind the head or the chunk size, and go out in the same write. Larger ones are
 /// written from where they are.
 pub(crate) const COPY_BYTES: usize = 4 << 10;
