@@ -1,5 +1,7 @@
 // Opens pages through edges in headless Chromium and judges every answer. Settings come as JSON in BROWSE:
-// {chromium, playwright, edges: [url], pages: [path], shot: {url, file} | null}; the result goes to standard output as JSON.
+// {chromium, playwright, edges: [{url, https_url}], pages: [path], shot: {url, file} | null}; the result goes to standard output as
+// JSON. Plain HTTP has to be HTTP/1.1, and TLS (whose authority only this machine knows) HTTP/2, as the DevTools protocol
+// tells it.
 import { createRequire } from "node:module";
 
 const { chromium, playwright, edges, pages, shot } = JSON.parse(process.env.BROWSE);
@@ -13,13 +15,22 @@ const browser = await require("playwright-core").chromium.launch({
 // How long the requests that a page's scripts make may take after its load event, in milliseconds.
 const QUIET_MS = 10_000;
 
-const result = { pages: 0, answers: 0, hits: 0, wrong: [] };
+const result = { pages: 0, answers: 0, hits: 0, protocols: {}, wrong: [] };
 
-async function round(edge, allHits) {
-  const context = await browser.newContext();
+async function round(edge, allHits, protocol) {
+  const context = await browser.newContext({ ignoreHTTPSErrors: true });
   const page = await context.newPage();
+  const devtools = await context.newCDPSession(page);
+  await devtools.send("Network.enable");
   // The browser's own cache would answer in the edge's place, with the headers of the first answer.
-  await (await context.newCDPSession(page)).send("Network.setCacheDisabled", { cacheDisabled: true });
+  await devtools.send("Network.setCacheDisabled", { cacheDisabled: true });
+  devtools.on("Network.responseReceived", ({ response }) => {
+    if (!response.url.startsWith("http")) return;
+    result.protocols[response.protocol] = (result.protocols[response.protocol] ?? 0) + 1;
+    const cache = Object.entries(response.headers).find(([name]) => name.toLowerCase() === "x-cache")?.[1];
+    const good = response.protocol === protocol && [200, 304].includes(response.status) && cache !== undefined;
+    if (!good) result.wrong.push(`${response.url}: ${response.protocol} ${response.status} ${cache}`);
+  });
   const open = new Set();
   const ofNetwork = (url) => url.startsWith("http");
   // The browser fetches a page's icon for itself ("other"), and often drops that without a word.
@@ -54,8 +65,9 @@ async function round(edge, allHits) {
 }
 
 for (const edge of edges) {
-  await round(edge, false);
-  await round(edge, true);
+  await round(edge.url, false, "http/1.1");
+  await round(edge.url, true, "http/1.1");
+  await round(edge.https_url, true, "h2");
 }
 if (shot) {
   const page = await browser.newPage({ viewport: { width: 1100, height: 1000 } });

@@ -9,7 +9,7 @@ mod fetch;
 mod load;
 mod machine;
 mod origin;
-mod own;
+pub(crate) mod own;
 mod peers;
 mod rounds;
 mod rows;

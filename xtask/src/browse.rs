@@ -1,5 +1,5 @@
 //! `cargo xtask browse`: a real site of over 1,000 files (the HTML of Debian's python3-doc) is published with `up` and read
-//! through each edge in headless Chromium; then an update, a deletion, a purge, and kill -9.
+//! through each edge in headless Chromium, over HTTP/1.1 and over HTTP/2; then an update, a deletion, a purge, and kill -9.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -71,7 +71,7 @@ pub(crate) fn run(pages: usize) -> Result<(), Failed> {
     let settings = json!({
         "chromium": "/usr/bin/chromium",
         "playwright": tools.join("node_modules/playwright-core/package.json"),
-        "edges": up.edges(), "pages": chosen, "shot": shot,
+        "edges": up.ready.get("edges"), "pages": chosen, "shot": shot,
     });
     let script = root().join("xtask/browser/browse.mjs");
     let output = Command::new("node").arg(script).env("BROWSE", settings.to_string()).output()?;
@@ -82,9 +82,13 @@ pub(crate) fn run(pages: usize) -> Result<(), Failed> {
     let wrong = result.get("wrong").and_then(Value::as_array).map_or(usize::MAX, Vec::len);
     check(&format!("{wrong} wrong answers: {:.2000}", result.to_string()), wrong == 0)?;
     let seen = |name: &str| result.get(name).and_then(Value::as_u64).unwrap_or(0);
-    let expected = (2 * up.edges().len() * chosen.len()) as u64;
+    let expected = (3 * up.edges().len() * chosen.len()) as u64;
     check(&format!("{} pages were opened, not {expected}", seen("pages")), seen("pages") == expected)?;
     check(&format!("{} answers for {expected} pages", seen("answers")), seen("answers") > expected)?;
+    for protocol in ["http/1.1", "h2"] {
+        let count = result.get("protocols").and_then(|counts| counts.get(protocol)).and_then(Value::as_u64);
+        check(&format!("{count:?} answers over {protocol}"), count.unwrap_or(0) >= expected / 3)?;
+    }
     println!("browser: {result}");
 
     let runtime = tokio::runtime::Runtime::new()?;

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::shell::{Failed, cargo, step};
+use crate::shell::{Failed, cargo, install, step};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Littoral's developer commands")]
@@ -105,6 +105,7 @@ fn main() -> ExitCode {
 fn test(quick: bool) -> Result<(), Failed> {
     step("format", || cargo(&["fmt", "--all", "--check"]))?;
     step("lints", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    step("clients", || install(&["curl", "nghttp2-client"]))?;
     step("tests", || cargo(&["test", "--workspace"]))?;
     step("conformance", || conformance::run(&conformance::Options::default()))?;
     step("torture", torture::short)?;

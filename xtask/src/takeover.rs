@@ -1,26 +1,29 @@
 //! `cargo xtask takeover`: an edge under load is replaced by a new process again and again, and drained at the end; no request
 //! may fail.
 //!
-//! Clients that keep their connections, and clients that open one for each request. An answer may say that it is the last one
-//! on its connection. A reset, an end without an answer, a refused connection and a wrong body are failures.
+//! Clients that keep their connections, and clients that open one for each request; plainly, with TLS, and over HTTP/2. An
+//! answer may say that it is the last one on its connection. A reset, an end without an answer, a refused connection and a
+//! wrong body are failures. Somebody purges meanwhile: what is served after that by any of the processes has to be new.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+mod http1;
+mod http2;
+mod process;
+
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use crate::bench::own::tls;
 use crate::shell::Failed;
+use crate::takeover::http1::Way;
+use crate::takeover::process::{Edge, Setup};
 
 /// Clients of each kind.
 const CLIENTS: usize = 8;
 /// What is asked for; each client goes round.
 const PATHS: usize = 100;
-/// Bytes of an answer.
-const BODY_BYTES: usize = 1_000;
 /// Longest silence of the edge, in milliseconds.
 const SILENCE_MS: u64 = 20_000;
 /// From when nobody opens connections any more until the edge is told to end, in milliseconds.
@@ -31,15 +34,28 @@ const SHOWN: u64 = 10;
 /// What `takeover` takes.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Requests in all
+    /// Requests in all, for each kind of load
     #[arg(long, default_value_t = 1_000_000)]
     requests: u64,
     /// How often the edge is replaced meanwhile
     #[arg(long, default_value_t = 5)]
     times: u64,
+    /// Only with TLS; without these two, all three kinds of load in turn
+    #[arg(long)]
+    tls: bool,
+    /// Only over HTTP/2
+    #[arg(long)]
+    http2: bool,
     /// The program; without it, the release build, made first
     #[arg(long)]
     binary: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Tls,
+    Http2,
 }
 
 /// Runs it; a request that failed is a failure.
@@ -48,25 +64,47 @@ pub(crate) fn run(options: &Options) -> Result<(), Failed> {
         Some(binary) => binary.clone(),
         None => crate::shell::release_binary()?,
     };
-    let (folder, origin) = (tempfile::tempdir()?, origin()?);
-    let edge = Edge::start(&binary, folder.path(), origin)?;
-    let address = edge.address;
+    let chosen = |kind: &Kind| match kind {
+        Kind::Plain => !options.tls && !options.http2,
+        Kind::Tls => options.tls || !options.http2,
+        Kind::Http2 => options.http2 || !options.tls,
+    };
+    for kind in [Kind::Plain, Kind::Tls, Kind::Http2].into_iter().filter(chosen) {
+        under(kind, &Setup::new(binary.clone())?, options)?;
+    }
+    Ok(())
+}
+
+fn under(kind: Kind, setup: &Setup, options: &Options) -> Result<(), Failed> {
+    let edge = Edge::start(setup)?;
+    let [plain, secure] = edge.addresses;
+    let config = tls(&setup.cert())?;
+    let way = match kind {
+        Kind::Plain => Way { address: plain, tls: None },
+        Kind::Tls | Kind::Http2 => Way { address: secure, tls: Some(&config) },
+    };
     let load = Load::default();
     let begun = Instant::now();
     let ended = std::thread::scope(|scope| {
-        for client in 0..2 * CLIENTS {
-            let load = &load;
-            scope.spawn(move || client_until_stop(address, client, load));
+        let load = &load;
+        if kind == Kind::Http2 {
+            scope.spawn(|| {
+                if let Err(Failed(why)) = http2::clients(secure, &config, CLIENTS, load) {
+                    load.fails("the clients of HTTP/2", &why);
+                }
+            });
+        } else {
+            (0..2 * CLIENTS).for_each(|client| drop(scope.spawn(move || http1::client(way, client, load))));
         }
-        let replaced = replace(edge, &binary, folder.path(), origin, options, &load);
+        scope.spawn(move || http1::purger(way, &setup.website, load));
+        let replaced = replace(edge, setup, options, load);
         load.stop.store(true, Ordering::Relaxed);
         replaced
     });
     ended?;
-    let (done, failed) = (load.done.load(Ordering::Relaxed), load.failed.load(Ordering::Relaxed));
-    let last = load.last.load(Ordering::Relaxed);
+    let [done, failed, last, purges] = [&load.done, &load.failed, &load.last, &load.purges].map(|of| of.load(Ordering::Relaxed));
     println!(
-        "{done} requests in {:.1} s, {} takeovers, {last} answers were the last of a connection that was to be kept, {failed} failed",
+        "{kind:?}: {done} requests in {:.1} s, {} takeovers, {purges} purges, {last} answers were the last of a connection that was to be kept, {failed} failed",
         begun.elapsed().as_secs_f64(),
         options.times
     );
@@ -74,19 +112,12 @@ pub(crate) fn run(options: &Options) -> Result<(), Failed> {
 }
 
 /// Replaces the edge each time a part of the requests is done, and drains it before the last ones.
-fn replace(
-    mut edge: Edge,
-    binary: &Path,
-    folder: &Path,
-    origin: SocketAddr,
-    options: &Options,
-    load: &Load,
-) -> Result<(), Failed> {
+fn replace(mut edge: Edge, setup: &Setup, options: &Options, load: &Load) -> Result<(), Failed> {
     for number in 1..=options.times {
         load.wait(options.requests * number / (options.times + 1))?;
-        let next = Edge::start(binary, folder, origin)?;
-        if next.address != edge.address {
-            return Err(Failed(format!("the new process serves on {}, not on {}", next.address, edge.address)));
+        let next = Edge::start(setup)?;
+        if next.addresses != edge.addresses {
+            return Err(Failed(format!("the new process serves on {:?}, not on {:?}", next.addresses, edge.addresses)));
         }
         let old = std::mem::replace(&mut edge, next);
         let before = load.done.load(Ordering::Relaxed);
@@ -110,6 +141,7 @@ fn replace(
 struct Load {
     done: AtomicU64,
     failed: AtomicU64,
+    purges: AtomicU64,
     /// Answers after which a client that keeps its connection had to open another one.
     last: AtomicU64,
     /// Nobody opens a connection any more: the edge is about to end.
@@ -118,6 +150,17 @@ struct Load {
 }
 
 impl Load {
+    /// Whether a client goes on; `connected`: it needs no new connection for that.
+    fn goes_on(&self, connected: bool) -> bool {
+        !self.stop.load(Ordering::Relaxed) && (connected || !self.drains.load(Ordering::Relaxed))
+    }
+
+    fn fails(&self, what: &str, why: &str) {
+        if self.failed.fetch_add(1, Ordering::Relaxed) < SHOWN {
+            println!("{what} failed: {why}");
+        }
+    }
+
     /// Until so many requests are done.
     fn wait(&self, requests: u64) -> Result<(), Failed> {
         let (mut seen, mut since) = (0, Instant::now());
@@ -133,163 +176,5 @@ impl Load {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-    }
-}
-
-/// Even numbers keep their connection.
-fn client_until_stop(address: SocketAddr, number: usize, load: &Load) {
-    let (keeps, mut kept, mut at) = (number.is_multiple_of(2), None, number);
-    while !load.stop.load(Ordering::Relaxed) {
-        if kept.is_none() && load.drains.load(Ordering::Relaxed) {
-            return;
-        }
-        at += 1;
-        let path = at % PATHS;
-        let asked = match kept.take() {
-            Some(stream) => Ok(stream),
-            None => connect(address),
-        };
-        match asked.and_then(|stream| ask(stream, path, keeps)) {
-            Ok(stream) => {
-                load.done.fetch_add(1, Ordering::Relaxed);
-                load.last.fetch_add((keeps && stream.is_none()).into(), Ordering::Relaxed);
-                kept = stream;
-            }
-            Err(Failed(why)) => {
-                if load.failed.fetch_add(1, Ordering::Relaxed) < SHOWN {
-                    println!("a request on a {} connection failed: {why}", if keeps { "kept" } else { "new" });
-                }
-            }
-        }
-    }
-}
-
-fn connect(address: SocketAddr) -> Result<BufReader<TcpStream>, Failed> {
-    let stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(Duration::from_millis(SILENCE_MS)))?;
-    Ok(BufReader::new(stream))
-}
-
-/// One request; answers the connection where it may be used again.
-fn ask(mut stream: BufReader<TcpStream>, path: usize, keeps: bool) -> Result<Option<BufReader<TcpStream>>, Failed> {
-    let close = if keeps { "" } else { "Connection: close\r\n" };
-    stream.get_mut().write_all(format!("GET /{path} HTTP/1.1\r\nHost: site.example\r\n{close}\r\n").as_bytes())?;
-    let (mut line, mut status, mut again) = (String::new(), String::new(), keeps);
-    loop {
-        line.clear();
-        if stream.read_line(&mut line)? == 0 {
-            return Err(Failed(format!("the connection ended after {status:?}")));
-        }
-        match line.trim_end() {
-            "" => break,
-            text if status.is_empty() => status = text.to_owned(),
-            text => again &= !text.eq_ignore_ascii_case("connection: close"),
-        }
-    }
-    let mut body = [0; BODY_BYTES];
-    stream.read_exact(&mut body)?;
-    if status != "HTTP/1.1 200 OK" || body != body_of(path) {
-        return Err(Failed(format!("{status:?} with another body")));
-    }
-    Ok(Some(stream).filter(|_| again))
-}
-
-fn body_of(path: usize) -> [u8; BODY_BYTES] {
-    [b'a' + (path % 26) as u8; BODY_BYTES]
-}
-
-/// A website whose pages may be kept, and which is as good as its path.
-fn origin() -> Result<SocketAddr, Failed> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || serve(stream));
-        }
-    });
-    Ok(address)
-}
-
-/// Until the edge leaves; an error is its matter, too.
-fn serve(mut stream: TcpStream) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
-    loop {
-        let (mut first, mut line) = (String::new(), String::new());
-        while line != "\r\n" {
-            line.clear();
-            if reader.read_line(&mut line)? == 0 {
-                return Ok(());
-            }
-            if first.is_empty() {
-                first.clone_from(&line);
-            }
-        }
-        let path = first.split(' ').nth(1).and_then(|path| path.trim_start_matches('/').parse().ok()).unwrap_or(0);
-        let head = format!("HTTP/1.1 200 OK\r\nCache-Control: max-age=3600\r\nContent-Length: {BODY_BYTES}\r\n\r\n");
-        stream.write_all(&[head.as_bytes(), &body_of(path)].concat())?;
-    }
-}
-
-/// A process, killed when dropped.
-struct Edge {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Edge {
-    /// Returns when it serves.
-    fn start(binary: &Path, folder: &Path, origin: SocketAddr) -> Result<Self, Failed> {
-        let mut command = Command::new(binary);
-        command.args([
-            "edge",
-            "--json",
-            "--threads",
-            "2",
-            "--listen",
-            "127.0.0.1:0",
-            "--upstream",
-            &format!("http://{origin}"),
-        ]);
-        command.arg("--disk").arg(format!("{}=1GiB", folder.join("disk").display()));
-        command.arg("--handover").arg(folder.join("handover")).stdout(Stdio::piped());
-        let mut child = command.spawn()?;
-        let mut line = String::new();
-        if let Some(out) = child.stdout.take() {
-            BufReader::new(out).read_line(&mut line)?;
-        }
-        let mut edge = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        let ready: serde_json::Value =
-            serde_json::from_str(&line).map_err(|error| Failed(format!("the edge said {line:?}: {error}")))?;
-        let url = ready.get("url").and_then(serde_json::Value::as_str).unwrap_or_default();
-        edge.address =
-            url.trim_start_matches("http://").parse().map_err(|_| Failed(format!("no address in {line:?}")))?;
-        Ok(edge)
-    }
-
-    /// Waits for its end, which has to be a good one.
-    fn ended(mut self) -> Result<(), Failed> {
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_millis(2 * SILENCE_MS) {
-            if let Some(status) = self.child.try_wait()? {
-                return if status.success() { Ok(()) } else { Err(Failed(format!("the edge ended with {status}"))) };
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Err(Failed("the edge does not end".to_owned()))
-    }
-
-    /// Asks it to end, and waits for that.
-    fn terminate(self) -> Result<(), Failed> {
-        Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
-        self.ended()
-    }
-}
-
-impl Drop for Edge {
-    fn drop(&mut self) {
-        // Most have ended before.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -17,10 +17,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, Request, Response, Version, header};
+use http::{HeaderMap, Method, Request, Response, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
 use net::{Body, BodyError, Peer};
 use prometheus_client::metrics::counter::Counter;
+
+use crate::pull::answer::X_CACHE;
 
 /// Buffers that threads write into.
 const BUFFERS: usize = 16;
@@ -30,8 +32,6 @@ const BUFFER_BYTES: usize = 1 << 20;
 const FLUSH_MS: u64 = 200;
 /// Bytes of a host, path or user agent that are written; the rest is left out.
 const TEXT_BYTES: usize = 1_024;
-
-const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
 /// What is logged, and where.
 #[derive(Debug, Clone, PartialEq)]

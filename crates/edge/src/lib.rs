@@ -43,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use access_log::AccessLog;
 pub use access_log::AccessLogConfig;
 use marks::Marks;
+pub use marks::{NotConfirmed, PurgeListener};
 pub use metrics::EdgeMetrics;
 pub use shelf;
 use shelf::PolicyChoice;
@@ -234,13 +235,20 @@ impl EdgeView {
             tracing::error!(node = %self.name(), %error, "a restart is not safe");
         }
     }
-    /// From now on `heard` hears of everything that is purged here without control, before it is. To be called once.
-    pub fn on_purge(&self, heard: Box<dyn Fn(&PurgeTargets) + Send + Sync>) {
-        self.0.marks.tell(heard);
+    /// From now on `listener` hears of everything that is purged here without control, and a `PURGE` is answered when it says
+    /// that others have that, too. To be called once, before the edge runs.
+    pub fn on_purge(&self, listener: Arc<dyn PurgeListener>) {
+        self.0.marks.tell(listener);
     }
     /// Purges what another process has purged that serves the same; nobody hears of it.
     pub fn purge(&self, targets: PurgeTargets) {
+        self.0.sweeps.ask_for(&targets);
         self.0.marks.mark_unheard(targets);
+    }
+    /// Returns when what was purged here before outlives the machine; false: it does not.
+    pub async fn sync_purges(&self) -> bool {
+        let kept = self.0.marks.sync().await;
+        kept.inspect_err(|error| tracing::error!(node = %self.name(), %error, "purges are not kept")).is_ok()
     }
     /// The zone of an edge without control.
     pub fn only_zone(&self) -> Option<api::ZoneName> {

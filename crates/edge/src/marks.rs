@@ -34,6 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use api::{Change, Event, PurgeTargets};
+use futures_util::future::BoxFuture;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio_util::sync::CancellationToken;
@@ -92,12 +93,25 @@ pub(crate) struct Marks {
     /// Those who wait for a sync stand in line here, not in blocking threads: one sync does for all who came before it.
     line: tokio::sync::Mutex<()>,
     /// Who hears of the marks that this edge makes itself.
-    heard: OnceLock<OnMark>,
+    listener: OnceLock<Arc<dyn PurgeListener>>,
     metrics: MarksMetrics,
 }
 
-/// Hears of marks.
-pub(crate) type OnMark = Box<dyn Fn(&PurgeTargets) + Send + Sync>;
+/// Who tells another process, which serves the same for the moment, what is purged here.
+pub trait PurgeListener: Send + Sync {
+    /// Something was purged here, and counts here. Must not block.
+    fn purged(&self, targets: &PurgeTargets);
+    /// Returns when the other process, where there is one, has taken up everything that was purged before.
+    ///
+    /// # Errors
+    /// See [`NotConfirmed`].
+    fn confirmed(&self) -> BoxFuture<'_, Result<(), NotConfirmed>>;
+}
+
+/// Another process serves the same, and nobody knows whether it has taken up what was purged here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("another process is taking over, and has not confirmed the purge: ask once more")]
+pub struct NotConfirmed;
 
 #[derive(Default)]
 struct Upkeep {
@@ -178,7 +192,7 @@ impl Marks {
             journal: Mutex::new(journal),
             upkeep: Mutex::new(upkeep),
             line: tokio::sync::Mutex::new(()),
-            heard: OnceLock::new(),
+            listener: OnceLock::new(),
             metrics,
         }
     }
@@ -222,10 +236,23 @@ impl Marks {
     /// Makes a mark of this edge's own, and returns its number. Once this returns, nothing that it names and that was fetched
     /// before is served as fresh.
     pub(crate) fn mark(&self, targets: PurgeTargets) -> u64 {
-        if let Some(heard) = self.heard.get() {
-            heard(&targets);
+        let number = self.mark_unheard(targets.clone());
+        // Afterwards: what was not told because there was nobody is in the files that somebody finds.
+        if let Some(listener) = self.listener.get() {
+            listener.purged(&targets);
         }
-        self.mark_unheard(targets)
+        number
+    }
+
+    /// Returns when every process that serves the same has the marks that were made here before.
+    ///
+    /// # Errors
+    /// See [`NotConfirmed`].
+    pub(crate) async fn confirmed(&self) -> Result<(), NotConfirmed> {
+        match self.listener.get() {
+            Some(listener) => listener.confirmed().await,
+            None => Ok(()),
+        }
     }
 
     /// The same of a mark that another process has made and told of.
@@ -321,9 +348,9 @@ impl Marks {
         }
     }
 
-    /// From now on `heard` hears of each mark that this edge makes itself, before the mark counts. Only the first one does.
-    pub(crate) fn tell(&self, heard: OnMark) {
-        let _ = self.heard.set(heard);
+    /// From now on `listener` hears of each mark that this edge makes itself. Only the first one does.
+    pub(crate) fn tell(&self, listener: Arc<dyn PurgeListener>) {
+        let _ = self.listener.set(listener);
     }
 
     /// Ends in order and leaves the files to another process: what is marked from now on is in memory alone. Blocks. False:

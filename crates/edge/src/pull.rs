@@ -7,7 +7,7 @@
 //! What is stored (`stored.rs`) lies in the edge's memory tier; purges and invalidations are marks ([`crate::marks`]), of
 //! control's events and of this edge's own, that every lookup compares with when a fetch began.
 
-mod answer;
+pub(crate) mod answer;
 mod asked;
 mod by_range;
 mod confirmed;

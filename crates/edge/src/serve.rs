@@ -18,6 +18,7 @@ use crate::fetch::{FetchError, Fetched, fetch_head};
 use crate::head::Head;
 use crate::https;
 use crate::node::{FileKey, Link, Lookup, Node, View};
+use crate::pull::answer::{CACHE_STATUS, SERVER_TIMING, X_CACHE};
 use crate::pull::{self, PullZone, Site};
 use crate::purges::Verdict;
 use crate::reader;
@@ -29,10 +30,6 @@ const FETCHES_PER_REQUEST: u32 = 2;
 
 /// Longest body of a request to explain something, in bytes.
 const MAX_EXPLAIN_BYTES: usize = 256 << 10;
-
-const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Answers a request. Never fails: what goes wrong is a problem document.
 pub(crate) async fn serve(node: Arc<Node>, request: Request<Incoming>) -> Response<Body> {

@@ -235,15 +235,22 @@ impl Process {
         Ok(view)
     }
 
-    /// Starts an edge in front of a website, without control, behind these doors; answers a look at it.
+    /// Starts an edge in front of a website, without control, behind these doors; answers a look at it. `prepare` has one
+    /// before it serves.
     ///
     /// # Errors
     /// Its memory tier is too small, or its policy cannot be used (certificates that are none, for example).
-    pub fn front(&mut self, start: FrontStart, doors: impl Into<Doors>) -> Result<EdgeView, StartError> {
+    pub fn front(
+        &mut self,
+        start: FrontStart,
+        doors: impl Into<Doors>,
+        prepare: impl FnOnce(&EdgeView),
+    ) -> Result<EdgeView, StartError> {
         let metrics = self.edge_metrics.get_or_insert_with(|| EdgeMetrics::new(&mut self.registry));
         let name = format!("edge {}", start.name);
         let edge = standalone(start, self.limits.clone(), metrics).map_err(failed(name.clone()))?;
         let (view, doors) = (edge.view(), doors.into());
+        prepare(&view);
         self.edges.push(view.clone());
         let ready = view.clone();
         self.spawn(&name, Box::new(move || ready.ready()), |stop| edge.run(doors, stop));

@@ -1,6 +1,7 @@
 //! `littoral edge --upstream URL`: an edge in front of a website, without control, catalog or any other role.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use api::{CachePolicy, PullDoc, ZoneDoc};
 use edge::EdgeView;
@@ -138,7 +139,13 @@ async fn start(
     if let Some(predecessor) = &predecessor {
         predecessor.leave().await.map_err(not_handed)?;
     }
-    let view = process.front(start, opened.doors).map_err(|error| CliError::failed(error.to_string()))?;
+    let (purges, mut told) = (Purges::default(), None);
+    // From its first request on, so that nothing that is purged is missed.
+    let prepare = |view: &EdgeView| {
+        view.on_purge(Arc::new(purges.clone()));
+        told = predecessor.is_some().then(|| purges.begin());
+    };
+    let view = process.front(start, opened.doors, prepare).map_err(|error| CliError::failed(error.to_string()))?;
     let admin = match admin {
         Some(listener) => {
             let url = address(listener.local_addr())?;
@@ -147,20 +154,26 @@ async fn start(
         }
         None => None,
     };
-    let purges = Purges::of(&view);
-    if let Some(predecessor) = predecessor {
-        predecessor.ready(view.clone(), &purges).await.map_err(not_handed)?;
-    }
-    let replaceable = match &args.handover {
-        Some(path) => Some((HandoverPoint::bind(path).map_err(|error| not_handed(error.into()))?, purges)),
+    let point = match &args.handover {
+        Some(path) => Some(HandoverPoint::bind(path).map_err(|error| not_handed(error.into()))?),
         None => None,
     };
-    let running = Running { view, replaceable };
+    if let (Some(predecessor), Some(told)) = (predecessor, told) {
+        // From here on nothing may fail: there is nobody else who serves.
+        if let Err(error) = predecessor.ready(view.clone(), purges.clone(), told).await {
+            tracing::warn!(%error, "the old process has ended by itself");
+        }
+    }
+    let running = Running { view, replaceable: point.map(|point| (point, purges)) };
     let upstreams: Vec<_> = pull.upstreams.iter().map(|upstream| upstream.url.as_str()).collect();
     if args.json {
-        out.json(&json!({
+        let ready = json!({
             "ready": true, "url": url, "https": https, "admin": admin, "zone": zone_name, "policy": pull.policy, "upstreams": upstreams
-        }))?;
+        });
+        // Whoever does not listen to it has the edge all the same.
+        if let Err(error) = out.json(&ready) {
+            tracing::warn!(error = %error.report(false), "nobody hears that it is ready");
+        }
         return Ok(running);
     }
     let policy = match pull.policy {

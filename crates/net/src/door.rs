@@ -1,24 +1,19 @@
 //! What a new connection goes through before HTTP: who it is from (PROXY protocol), and TLS.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
 use ipnet::IpNet;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tower_service::Service;
 
-use crate::body::BodyError;
 use crate::listen::Listener;
 use crate::proxy_protocol;
-use crate::serve::ServerLimits;
-use crate::server::{self, Incoming, ReadyAnswers};
+use crate::serve::{HttpService, ServerLimits};
+use crate::server::{self, ReadyAnswers};
 use crate::stall::StallGuard;
 use crate::tls::{self, Tls};
 
@@ -67,7 +62,7 @@ const PLAIN_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/pla
 
 impl Door {
     /// Serves one connection to its end.
-    pub(crate) async fn serve<S, B>(
+    pub(crate) async fn serve<S: HttpService>(
         self,
         mut stream: TcpStream,
         peer: SocketAddr,
@@ -75,12 +70,7 @@ impl Door {
         ready: Option<Arc<dyn ReadyAnswers>>,
         limits: ServerLimits,
         shutdown: CancellationToken,
-    ) where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-        S::Future: Send + 'static,
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BodyError>,
-    {
+    ) {
         // In boxes, because the future of an idle connection is as large as the largest part that it may ever come to.
         let peer = match self.proxies.is_empty() {
             true => peer,

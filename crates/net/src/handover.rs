@@ -73,6 +73,15 @@ impl HandoverPoint {
         Ok(Self { listener, path: path.to_owned() })
     }
 
+    /// Waits at the same path again, where somebody else may have done so since.
+    ///
+    /// # Errors
+    /// See [`HandoverError`]; then it waits where it did.
+    pub fn bind_again(&mut self) -> Result<(), HandoverError> {
+        *self = Self::bind(&self.path)?;
+        Ok(())
+    }
+
     /// The next process that asks.
     ///
     /// # Errors

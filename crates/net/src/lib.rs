@@ -23,7 +23,7 @@ pub use client::{ClientLimits, HttpClient, NetError};
 pub use door::{Door, Doors};
 pub use handover::{HANDOVER_MESSAGE_BYTES, HandoverError, HandoverLink, HandoverPoint, ask, keep_open};
 pub use listen::{Listener, MAX_WORKERS, bind, bind_udp, bind_workers};
-pub use serve::{Peer, ServerLimits, serve, serve_doors, service};
+pub use serve::{HttpService, Peer, ServerLimits, serve, serve_doors, service};
 pub use server::{
     Incoming, Informational, OnUpgrade, Plain, ReadyAnswers, UpgradeError, Upgraded, block_field, block_literal,
     is_plain_field, ready_block, ready_head,

@@ -82,6 +82,31 @@ pub struct Peer {
     pub secure: bool,
 }
 
+/// What answers requests: every service of this kind is one.
+pub trait HttpService:
+    Service<
+        Request<Incoming>,
+        Response = Response<<Self as HttpService>::Body>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + 'static
+{
+    /// Of its responses.
+    type Body: http_body::Body<Data = Bytes, Error: Into<BodyError>> + Send + 'static;
+}
+
+impl<S, B> HttpService for S
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BodyError>,
+{
+    type Body = B;
+}
+
 /// How long to rest after an accept failed (out of descriptors, for example), in milliseconds.
 const ACCEPT_REST_MS: u64 = 50;
 /// Connections that are taken from a socket at most before it closes: as many as can wait there. Where others serve the same
@@ -90,30 +115,24 @@ const QUEUE_MAX: u32 = BACKLOG;
 
 /// Serves plain HTTP/1.1, and HTTP/2 with prior knowledge, on `listener` until `shutdown`, then drains and returns. Dropped
 /// before, it cuts everything off.
-pub async fn serve<S, B>(listener: impl Into<Listener>, service: S, limits: ServerLimits, shutdown: CancellationToken)
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BodyError>,
-{
+pub async fn serve<S: HttpService>(
+    listener: impl Into<Listener>,
+    service: S,
+    limits: ServerLimits,
+    shutdown: CancellationToken,
+) {
     serve_doors(Doors::from(listener.into()), service, None, limits, shutdown).await;
 }
 
 /// [`serve`] on several listeners, each with its door, which have the limits together. `ready`: answers plain reads at once.
 /// The first workers of all listeners are one thread, and so are the second ones, and so on.
-pub async fn serve_doors<S, B>(
+pub async fn serve_doors<S: HttpService>(
     doors: Doors,
     service: S,
     ready: Option<Arc<dyn ReadyAnswers>>,
     limits: ServerLimits,
     shutdown: CancellationToken,
-) where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BodyError>,
-{
+) {
     let places = Arc::new(Semaphore::new(limits.connections));
     let serving = Serving { service, ready, limits, places, shutdown };
     let (mut here, mut threads) = (Vec::new(), Vec::<Vec<(std::net::TcpListener, Door)>>::new());
@@ -157,13 +176,7 @@ struct Serving<S> {
     shutdown: CancellationToken,
 }
 
-impl<S, B> Serving<S>
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BodyError>,
-{
+impl<S: HttpService> Serving<S> {
     /// Serves on one socket.
     async fn on(self, listener: TcpListener, door: Door) {
         let Self { service, ready, limits, places, shutdown } = self;
@@ -183,7 +196,7 @@ where
         };
         // Dropped with this future, so that whoever ends the role ends its connections, too.
         let mut tasks = JoinSet::new();
-        let mut waiting = None;
+        let (mut waiting, mut failing) = (None, false);
         loop {
             let accepted = tokio::select! {
                 accepted = accept(&listener, &places, &mut waiting) => accepted,
@@ -191,10 +204,17 @@ where
                 () = stopped.cancelled() => break,
             };
             match accepted {
-                Ok(Some(accepted)) => begin(accepted, &mut tasks),
-                Ok(None) => {}
+                Ok(accepted) => {
+                    if std::mem::take(&mut failing) {
+                        tracing::info!("connections are accepted again");
+                    }
+                    accepted.into_iter().for_each(|accepted| begin(accepted, &mut tasks));
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "accept failed");
+                    // Said once, however long it lasts: a log that fills the disk helps nobody.
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "no connection can be accepted; trying again every {ACCEPT_REST_MS} ms");
+                    }
                     tokio::time::sleep(Duration::from_millis(ACCEPT_REST_MS)).await;
                 }
             }

@@ -77,11 +77,13 @@ pub(crate) async fn serve(
     Ok(response)
 }
 
-/// Purges here, and returns when that outlives the machine.
+/// Purges here, and returns when that outlives the machine, and is so in every process that serves the same.
 async fn mark(node: &Node, targets: PurgeTargets) -> Result<u64, Problem> {
     let number = node.mark(targets);
     let kept = node.marks.sync().await;
     kept.map_err(|error| Problem::new(ErrorCode::Internal, format!("purged until this edge is restarted: {error}")))?;
+    let confirmed = node.marks.confirmed().await;
+    confirmed.map_err(|error| Problem::new(ErrorCode::UpstreamTimeout, error.to_string()))?;
     Ok(number)
 }
 

@@ -2,6 +2,13 @@
 
 #![cfg(test)]
 
+mod clients;
+mod descriptors;
+mod edge;
+mod load;
+mod reload;
+mod takeover;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -275,49 +282,4 @@ fn an_edge_in_front_of_a_website_is_refused_with_a_reason_and_a_way_out() {
             assert!(text.contains(word), "{more:?}: {word:?} is not in {text}");
         }
     }
-}
-
-/// An edge in front of nothing that can be replaced, and its first line.
-fn replaceable(folder: &Path) -> (Child, Value) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_littoral"));
-    command.args(["edge", "--json", "--threads", "2", "--listen", "127.0.0.1:0", "--upstream", "http://127.0.0.1:1"]);
-    command.arg("--disk").arg(format!("{}=64MiB", folder.join("disk").display()));
-    command.arg("--handover").arg(folder.join("handover"));
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("started");
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("output")).read_line(&mut line).expect("the ready line");
-    (child, serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}")))
-}
-
-#[test]
-fn a_new_process_takes_the_sockets_and_the_folders_of_the_old_one() {
-    use std::io::Write;
-    let folder = tempfile::tempdir().expect("folder");
-    let (mut old, ready) = replaceable(folder.path());
-    let url = ready.get("url").and_then(Value::as_str).expect("url").to_owned();
-    let address = url.trim_start_matches("http://").to_owned();
-    let ask = |stream: &mut std::net::TcpStream| {
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("written");
-        let mut bytes = [0; 4096];
-        let read = stream.read(&mut bytes).expect("an answer");
-        String::from_utf8_lossy(&bytes[..read]).into_owned()
-    };
-    let mut kept = std::net::TcpStream::connect(&address).expect("connected");
-    assert!(ask(&mut kept).starts_with("HTTP/1.1 5"), "its origin is away");
-    for _ in 0..3 {
-        let (new, ready) = replaceable(folder.path());
-        assert_eq!(ready.get("url").and_then(Value::as_str), Some(&*url));
-        // Of the old process, which answers it, or closes it in order.
-        assert!(old.wait().expect("ended").success());
-        let mut fresh = std::net::TcpStream::connect(&address).expect("connected");
-        assert!(ask(&mut fresh).starts_with("HTTP/1.1 5"));
-        old = new;
-    }
-    drop(kept);
-    old.kill().expect("killed");
-    old.wait().expect("ended");
-    // Nobody answers there any more: the next one starts by itself.
-    let (mut alone, _) = replaceable(folder.path());
-    alone.kill().expect("killed");
-    alone.wait().expect("ended");
 }

@@ -1,0 +1,105 @@
+//! The edge that is abused: a process of its own, so that what it takes is its own, with little patience, so that its clients
+//! see the end of it soon. The process is this test program again, with a test that is ignored otherwise.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use api::pull::{PullDoc, UpstreamDoc};
+use api::{ZoneDoc, ZoneName};
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use littoral::assembly::{FrontStart, Process, wall_clock};
+use net::{Body, Incoming, ServerLimits};
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// For a head, and for a connection without a request; and for a client that takes or sends nothing. In milliseconds.
+const PATIENCE_MS: u64 = 2_000;
+/// Resets and stalls that an HTTP/2 client has.
+const RESETS: usize = 20;
+/// Bytes of `/page`: what a hit is.
+pub(crate) const PAGE_BYTES: usize = 2_000;
+/// Bytes of `/large`: more than the buffers of a connection take.
+pub(crate) const LARGE_BYTES: usize = 8 << 20;
+
+const ORIGIN: &str = "LITTORAL_ABUSE_ORIGIN";
+const READY: &str = "the edge listens on ";
+
+/// Until its parent has it killed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the edge of the other tests, in a process of its own"]
+async fn edge() {
+    let upstream = UpstreamDoc { url: std::env::var(ORIGIN).expect("an origin"), weight: 1 };
+    let name: ZoneName = "site".parse().expect("a name");
+    let zone = ZoneDoc { pull: Some(Box::new(PullDoc::new(vec![upstream]))), catch_all: true, ..ZoneDoc::new(name) };
+    let limits = ServerLimits { head_ms: PATIENCE_MS, stall_ms: PATIENCE_MS, h2_resets: RESETS, ..ServerLimits::default() };
+    let mut process = Process::default();
+    process.limits = limits;
+    let threads = Some(2.try_into().expect("threads"));
+    let listener = process.listen("plain", "127.0.0.1:0".parse().expect("address"), threads).await.expect("bound");
+    let address = listener.local_addr().expect("address");
+    let start = FrontStart {
+        zone,
+        name: "edge".parse().expect("a name"),
+        memory_bytes: 64 << 20,
+        cache: edge::CacheConfig::default(),
+        access_log: None,
+        state_dir: None,
+        clock: wall_clock(),
+    };
+    process.front(start, listener, |_| {}).expect("an edge");
+    // Said here, because lints forbid printing to the library only.
+    eprintln!("{READY}{address}");
+    std::future::pending::<()>().await;
+}
+
+/// An edge with its origin. Both end when it is dropped.
+pub(crate) struct Edge {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    _origin: DropGuard,
+}
+
+impl Edge {
+    /// Returns when it serves.
+    pub(crate) async fn start() -> Self {
+        let (origin, stop) = origin().await;
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.args(["--ignored", "--exact", "edge::edge", "--nocapture"]).env(ORIGIN, format!("http://{origin}"));
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started");
+        let said = BufReader::new(child.stderr.take().expect("its words"));
+        let address = said.lines().map_while(Result::ok).find_map(|line| line.strip_prefix(READY)?.parse().ok());
+        Self { child, address: address.expect("it serves"), _origin: stop }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        // It waits for nothing else.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A website: `/page` and `/large` may be kept, and of what is sent to it, it says how much that was.
+async fn origin() -> (SocketAddr, DropGuard) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let (address, stop) = (listener.local_addr().expect("address"), CancellationToken::new());
+    let service = net::service(async |request: Request<Incoming>| {
+        if request.method() == Method::POST {
+            let read = net::read_to_end(request.into_body(), LARGE_BYTES).await;
+            return Response::new(Body::full(read.map_or_else(|error| error.to_string(), |body| body.len().to_string())));
+        }
+        let size = if request.uri().path() == "/large" { LARGE_BYTES } else { PAGE_BYTES };
+        let mut response = Response::new(Body::full(Bytes::from(vec![b'x'; size])));
+        response.headers_mut().insert("cache-control", "max-age=3600".parse().expect("value"));
+        response
+    });
+    tokio::spawn(net::serve(listener, service, ServerLimits::default(), stop.clone()));
+    (address, stop.drop_guard())
+}
