@@ -19,6 +19,8 @@ mod request;
 mod requests;
 mod respond;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
