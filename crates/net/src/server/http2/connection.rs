@@ -62,6 +62,7 @@ enum Phase {
     Open,
     /// Both sides know that it ends; the last stream that is answered.
     Ending(u32),
+    Over,
 }
 
 /// See the head of this file.
@@ -354,9 +355,18 @@ impl Core {
         }
     }
 
-    /// Says why the connection ends.
-    pub(crate) fn farewell(&mut self, reason: Reason) {
-        frame::write_goaway(&mut self.out, self.last, reason);
+    /// The connection is over, because of a mistake of the client if there is a `reason`: nothing more is said but that.
+    pub(crate) fn end(&mut self, reason: Option<Reason>) {
+        if let Some(reason) = reason {
+            tracing::debug!(peer = %self.peer.address, ?reason, "connection ended");
+            frame::write_goaway(&mut self.out, self.last, reason);
+        }
+        self.phase = Phase::Over;
+    }
+
+    /// Whether nothing more is to be said.
+    pub(super) fn is_over(&self) -> bool {
+        self.phase == Phase::Over
     }
 
     /// Whether the end was announced.

@@ -13,12 +13,14 @@ mod body;
 mod connection;
 mod frame;
 mod meter;
-//PROP #[cfg(test)]
-//PROP mod properties;
+#[cfg(test)]
+mod properties;
 mod request;
 mod requests;
 mod respond;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -82,8 +84,8 @@ pub(crate) async fn run<T, S, B>(
     // Dropped with this future: streams end with their connection.
     let mut streams = FuturesUnordered::new();
     let mut spare = None;
-    let rounds = &mut connection;
-    let end = poll_fn(move |cx| {
+    let (rounds, state) = (&mut connection, Arc::clone(&core));
+    let mut round = move |cx: &mut Context<'_>| {
         if !lock(&core).is_draining() && shut_down.as_mut().poll(cx).is_ready() {
             lock(&core).drain();
         }
@@ -127,6 +129,12 @@ pub(crate) async fn run<T, S, B>(
                 Poll::Ready(Ok(_)) => return rounds.poll_end(cx),
             }
         }
+    };
+    let end = poll_fn(move |cx| {
+        let over = ready!(round(cx));
+        // Before the streams are dropped, which say nothing any more then.
+        lock(&state).end(if let Over::Mistake(reason) = over { Some(reason) } else { None });
+        Poll::Ready(over)
     })
     .await;
     connection.close(end).await;
@@ -254,11 +262,6 @@ impl<T: Transport> Connection<T> {
 
     /// Ends the connection, so that the client can read what was sent.
     async fn close(mut self, end: Over) {
-        if let Over::Mistake(reason) = end {
-            let mut core = lock(&self.core);
-            tracing::debug!(peer = %core.peer.address, ?reason, "connection ended");
-            core.farewell(reason);
-        }
         if poll_fn(|cx| self.poll_write(cx)).await.is_err() || matches!(end, Over::Closed) {
             return;
         }

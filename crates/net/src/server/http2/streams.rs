@@ -129,6 +129,9 @@ impl Stream {
 impl Core {
     /// Ends a stream with RST_STREAM.
     pub(super) fn reset_stream(&mut self, stream: u32, reason: Reason) {
+        if self.is_over() {
+            return;
+        }
         frame::write_reset(&mut self.out, stream, reason);
         let Some(open) = self.streams.get_mut(&stream).filter(|open| !open.is_reset) else { return };
         let was_receiving = open.is_receiving();
