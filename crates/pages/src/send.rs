@@ -17,8 +17,9 @@ use crate::arena::holds;
 
 /// The most bytes of a head that go before a body in one call.
 pub const HEAD_BYTES: usize = 4 << 10;
-/// Bytes that a pipe is to hold; where a user's pipes hold too much already, it holds 64 KiB.
-const PIPE_BYTES: usize = 1 << 20;
+/// Bytes that a pipe is to hold; where a user's pipes hold too much already, it holds 64 KiB. More costs more than it spares
+/// where a socket takes little at a time.
+const PIPE_BYTES: usize = 256 << 10;
 
 thread_local! {
     static PIPE: RefCell<State> = const { RefCell::new(State::None) };
