@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pages::Pool;
 use shelf::PolicyChoice;
 use shelf::disk::{Disk, DiskConfig, FolderConfig, KeyHash, New, STAMP_BYTES};
 
@@ -116,7 +115,6 @@ fn fill(tier: &Path, numbers: Range<u64>) -> Result<(), Failed> {
         choice: PolicyChoice::default(),
         clock: Arc::new(now_ms),
         faults: Arc::default(),
-        pages: Pool::new(0),
     })?;
     let write = |writer: u64| {
         let mut random = fastrand::Rng::with_seed(numbers.start + writer);

@@ -36,7 +36,6 @@ use bytes::Bytes;
 use client::Client;
 use http::{Method, Request, Response};
 use net::{Body, ClientLimits, Doors, HttpClient, Incoming, ReadyAnswers, ServerLimits};
-use pages::Pool;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -114,17 +113,12 @@ pub struct CacheConfig {
 }
 
 impl CacheConfig {
-    fn open(&self, clock: &Clock, pages: &Arc<Pool>) -> Result<Option<disk::DiskTier>, EdgeError> {
+    fn open(&self, clock: &Clock) -> Result<Option<disk::DiskTier>, EdgeError> {
         if self.folders.is_empty() {
             return Ok(None);
         }
-        let disk = Disk::open(DiskConfig {
-            folders: self.folders.clone(),
-            choice: self.policy,
-            clock: Arc::clone(clock),
-            faults: Arc::clone(&self.faults),
-            pages: Arc::clone(pages),
-        })?;
+        let (folders, faults) = (self.folders.clone(), Arc::clone(&self.faults));
+        let disk = Disk::open(DiskConfig { folders, choice: self.policy, clock: Arc::clone(clock), faults })?;
         disk::DiskTier::new(disk, self.policy).map(Some).map_err(|error| EdgeError::Thread { error })
     }
 }
@@ -294,11 +288,10 @@ impl Edge {
         let access_log = open_log(access_log.as_ref(), metrics)?;
         let (metrics, tiers) = (metrics.of(node.name.as_str()), metrics.tiers.clone());
         let control = node::Control { client: client.clone(), token: token.clone() };
-        let pages = node::pages(memory_bytes);
-        let disk = cache.open(&clock, &pages)?;
+        let disk = cache.open(&clock)?;
         let config = node::NodeConfig { node, memory_bytes, policy: cache.policy, access_log, limits, clock };
         let marks = Marks::open(&data_dir, (config.clock)(), metrics.marks.clone());
-        let node = Arc::new(node::Node::new(config, Some(control), http, metrics, marks, (pages, disk)));
+        let node = Arc::new(node::Node::new(config, Some(control), http, metrics, marks, disk));
         tiers.show(&node);
         sync::resume(&node, &folder);
         if node.view().is_some() {
@@ -322,8 +315,7 @@ impl Edge {
         let access_log = open_log(access_log.as_ref(), metrics)?;
         let (metrics, tiers) = (metrics.of(name.as_str()), metrics.tiers.clone());
         let node = NodeDoc { name, place, url: String::new(), https_url: None };
-        let pages = node::pages(memory_bytes);
-        let disk = cache.open(&clock, &pages)?;
+        let disk = cache.open(&clock)?;
         let config = node::NodeConfig { node, memory_bytes, policy: cache.policy, access_log, limits, clock };
         let http = HttpClient::new(ClientLimits::default());
         let now_ms = (config.clock)();
@@ -331,7 +323,7 @@ impl Edge {
             Some(path) => Marks::open(path, now_ms, metrics.marks.clone()),
             None => Marks::in_memory(now_ms, metrics.marks.clone()),
         };
-        let node = Arc::new(node::Node::new(config, None, http, metrics, marks, (pages, disk)));
+        let node = Arc::new(node::Node::new(config, None, http, metrics, marks, disk));
         tiers.show(&node);
         let snapshot = Snapshot {
             format: SNAPSHOT_FORMAT,

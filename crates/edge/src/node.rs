@@ -217,11 +217,6 @@ pub(crate) struct Control {
     pub(crate) token: TokenSecret,
 }
 
-/// Room for large bodies: what is stored, and what is on its way in or, evicted, on its way out.
-pub(crate) fn pages(memory_bytes: u64) -> Arc<Pool> {
-    Pool::new(memory_bytes.saturating_add(memory_bytes / INCOMING_SHARE))
-}
-
 /// Edges made in this process.
 static NODES: AtomicU64 = AtomicU64::new(0);
 
@@ -289,11 +284,12 @@ impl Node {
         origin: HttpClient,
         metrics: NodeMetrics,
         marks: Marks,
-        (pages, disk): (Arc<Pool>, Option<DiskTier>),
+        disk: Option<DiskTier>,
     ) -> Self {
         Self {
             marks: Arc::new(marks),
-            pages,
+            // For what is stored, and what is on its way in or, evicted, on its way out.
+            pages: Pool::new(config.memory_bytes.saturating_add(config.memory_bytes / INCOMING_SHARE)),
             disk,
             store: Memory::with_policy(config.memory_bytes, config.policy),
             classes: Classes::new(config.policy),

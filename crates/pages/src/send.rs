@@ -8,20 +8,28 @@ use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::io::Errno;
-use rustix::pipe::{IoSliceRaw, PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice, vmsplice};
+use rustix::pipe::{
+    IoSliceRaw, PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice, vmsplice,
+};
 
 use crate::arena::holds;
 
 /// The most bytes of a head that go before a body in one call.
 pub const HEAD_BYTES: usize = 4 << 10;
-/// Bytes that a pipe is to hold; where a user's pipes hold too much already, it holds 64 KiB.
-const PIPE_BYTES: usize = 1 << 20;
+/// Bytes that a pipe is to hold; where a user's pipes hold too much already, it holds 64 KiB. More costs more than it spares
+/// where a socket takes little at a time.
+const PIPE_BYTES: usize = 256 << 10;
+/// Below this a pipe is of no use: a user whose pipes hold far too much gets pipes of two pages.
+const LEAST_PIPE_BYTES: usize = 64 << 10;
+/// How long a thread writes where there is no pipe, or the kernel does not do this, before it tries again, in milliseconds.
+const REST_MS: u64 = 10_000;
 
 thread_local! {
-    static PIPE: RefCell<State> = const { RefCell::new(State::None) };
+    static PIPE: RefCell<State> = const { RefCell::new(State::New) };
 }
 
 /// Why nothing was sent.
@@ -56,16 +64,16 @@ pub fn send(socket: impl AsFd, head: &[u8], body: &Bytes, more: bool) -> Result<
         let pipe = state.open().ok_or(SendError::Write)?;
         let filled = match pipe.fill(head, body) {
             Ok(filled) => filled,
-            Err(errno) => {
+            Err(_) => {
                 // What has gone in before is in it still.
-                *state = if matches!(errno, Errno::NOMEM | Errno::AGAIN) { State::None } else { State::Refused };
+                *state = State::rest();
                 return Err(SendError::Write);
             }
         };
         let sent = pipe.empty_into(socket.as_fd(), filled, more || filled < head.len() + body.len());
         let left = filled - *sent.as_ref().unwrap_or(&0);
         if left > 0 && !pipe.throw_away(left) {
-            *state = State::None;
+            *state = State::New;
         }
         match sent {
             Ok(0) => Err(SendError::Socket(io::ErrorKind::WriteZero.into())),
@@ -76,21 +84,30 @@ pub fn send(socket: impl AsFd, head: &[u8], body: &Bytes, more: bool) -> Result<
 }
 
 enum State {
-    None,
-    /// The machine does not do this.
-    Refused,
+    New,
+    /// The machine does not do this. Not tried again before then.
+    Rests(Instant),
     Open(Pipe),
 }
 
 impl State {
     fn open(&mut self) -> Option<&mut Pipe> {
-        if let Self::None = self {
-            *self = Self::Open(Pipe::new()?);
+        let tries = match self {
+            Self::New => true,
+            Self::Rests(until) => Instant::now() >= *until,
+            Self::Open(_) => false,
+        };
+        if tries {
+            *self = Pipe::new().map_or_else(Self::rest, Self::Open);
         }
         match self {
             Self::Open(pipe) => Some(pipe),
-            Self::None | Self::Refused => None,
+            Self::New | Self::Rests(_) => None,
         }
+    }
+
+    fn rest() -> Self {
+        Self::Rests(Instant::now() + Duration::from_millis(REST_MS))
     }
 }
 
@@ -104,8 +121,11 @@ struct Pipe {
 impl Pipe {
     fn new() -> Option<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-        // Where that is refused, it takes more calls.
+        // Where that is refused, it may be large enough as it is.
         let _ = fcntl_setpipe_size(&write, PIPE_BYTES);
+        if fcntl_getpipe_size(&write).ok()? < LEAST_PIPE_BYTES {
+            return None;
+        }
         let null = OpenOptions::new().write(true).open("/dev/null").ok();
         Some(Self { read, write, null })
     }
@@ -165,13 +185,13 @@ mod tests {
 
     /// Sends until the socket takes no more, and says how much it has taken.
     fn fill(server: &TcpStream, head: &[u8], body: &Bytes) -> usize {
-        let mut sent = 0;
-        while sent < head.len() + body.len() {
+        let (mut sent, all) = (0, head.len() + body.len());
+        while sent < all {
             let (head, body) = (head.get(sent..).unwrap_or_default(), body.slice(sent.saturating_sub(head.len())..));
             match send(server, head, &body, false) {
                 Ok(more) => {
                     sent += more.bytes;
-                    assert!(more.full || sent == head.len() + body.len() || more.bytes >= 64 << 10, "{more:?}");
+                    assert!(more.full || sent == all || more.bytes >= LEAST_PIPE_BYTES - 4096, "{more:?}");
                 }
                 Err(SendError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => panic!("{error:?}"),

@@ -23,7 +23,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pages::Pool;
 use thiserror::Error;
 
 use crate::{Memory, PolicyChoice, PolicyName};
@@ -88,8 +87,6 @@ pub struct DiskConfig {
     pub clock: Clock,
     /// Faults for tests; `Arc::default()` has none.
     pub faults: Arc<Faults>,
-    /// Where large bodies are read to.
-    pub pages: Arc<Pool>,
 }
 
 /// Why a tier cannot be opened. A folder that cannot be used is no reason: it is out of use until it can.
@@ -136,7 +133,6 @@ pub struct Disk {
     folders: Vec<Folder>,
     clock: Clock,
     /// When it was opened: Unix time in milliseconds.
-    pages: Arc<Pool>,
     opened_ms: u64,
     /// Open files of sliced entries, kept for the next read.
     handles: Memory<format::Name, Arc<Handle>>,
@@ -235,7 +231,6 @@ impl Disk {
         Ok(Self {
             folders,
             clock: config.clock,
-            pages: config.pages,
             opened_ms: now_ms,
             handles: Memory::with_policy(
                 KEPT_OPEN_FILES * Memory::<format::Name, Arc<Handle>>::ENTRY_BYTES,

@@ -338,9 +338,9 @@ impl Disk {
         }
         let result = surely(folder, || {
             if handle.header.places == 0 {
-                return if number == 0 { self.read_body(folder, handle).map(Some) } else { Ok(None) };
+                return if number == 0 { read_body(folder, handle).map(Some) } else { Ok(None) };
             }
-            self.read_slice(folder, handle, number, &mut seen)
+            read_slice(folder, handle, number, &mut seen)
         });
         match result {
             Ok(Some(bytes)) => {
@@ -412,56 +412,50 @@ impl Disk {
     }
 }
 
-impl Disk {
-    fn read_body(&self, folder: &Folder, handle: &Handle) -> Result<Bytes, Trouble> {
-        let (header, at) = (&handle.header, handle.header.head_bytes as usize);
-        let length = header.length.unwrap_or(0) as usize;
-        // What the first read has brought is used once: if it does not verify, the file is read.
-        let body = match handle.first.get(at..at + length) {
-            Some(body) if header.name.body_digest([body]) == header.body_digest => {
-                return Ok(Bytes::copy_from_slice(body));
+fn read_body(folder: &Folder, handle: &Handle) -> Result<Bytes, Trouble> {
+    let (header, at) = (&handle.header, handle.header.head_bytes as usize);
+    let length = header.length.unwrap_or(0) as usize;
+    // What the first read has brought is used once: if it does not verify, the file is read.
+    let body = match handle.first.get(at..at + length) {
+        Some(body) if header.name.body_digest([body]) == header.body_digest => return Ok(Bytes::copy_from_slice(body)),
+        _ => {
+            let mut body = vec![0; length];
+            if folder.files.read_at(&handle.file, &mut body, header.body_at())? < length {
+                return Err(Flaw::Length.into());
             }
-            _ => {
-                let mut body = self.pages.buffer(length);
-                if folder.files.read_at(&handle.file, body.as_mut(), header.body_at())? < length {
-                    return Err(Flaw::Length.into());
-                }
-                body
-            }
-        };
-        if header.name.body_digest([body.as_ref()]) != header.body_digest {
-            return Err(Flaw::Slice.into());
+            body
         }
-        Ok(body.freeze())
+    };
+    if header.name.body_digest([body.as_slice()]) != header.body_digest {
+        return Err(Flaw::Slice.into());
     }
+    Ok(body.into())
+}
 
-    fn read_slice(
-        &self,
-        folder: &Folder,
-        handle: &Handle,
-        number: u32,
-        seen: &mut Option<RawPlace>,
-    ) -> Result<Option<Bytes>, Trouble> {
-        let header = &handle.header;
-        if number >= header.places {
-            return Ok(None);
-        }
-        let (raw, said) = read_place(&folder.files, &handle.file, header, number)?;
-        *seen = Some(raw);
-        let Some(place) = said? else { return Ok(None) };
-        if header.length.is_some() && header.slice_bytes(number) != Some(place.bytes.into()) {
-            return Err(Flaw::Table.into());
-        }
-        let length = place.bytes as usize;
-        let mut slice = self.pages.buffer(length);
-        if folder.files.read_at(&handle.file, slice.as_mut(), header.slice_at(number))? < length {
-            return Err(Flaw::Length.into());
-        }
-        if header.name.slice_digest(number, [slice.as_ref()]) != place.digest {
-            return Err(Flaw::Slice.into());
-        }
-        Ok(Some(slice.freeze()))
+fn read_slice(
+    folder: &Folder,
+    handle: &Handle,
+    number: u32,
+    seen: &mut Option<RawPlace>,
+) -> Result<Option<Bytes>, Trouble> {
+    let header = &handle.header;
+    if number >= header.places {
+        return Ok(None);
     }
+    let (raw, said) = read_place(&folder.files, &handle.file, header, number)?;
+    *seen = Some(raw);
+    let Some(place) = said? else { return Ok(None) };
+    if header.length.is_some() && header.slice_bytes(number) != Some(place.bytes.into()) {
+        return Err(Flaw::Table.into());
+    }
+    let mut slice = vec![0; place.bytes as usize];
+    if folder.files.read_at(&handle.file, &mut slice, header.slice_at(number))? < slice.len() {
+        return Err(Flaw::Length.into());
+    }
+    if header.name.slice_digest(number, [slice.as_slice()]) != place.digest {
+        return Err(Flaw::Slice.into());
+    }
+    Ok(Some(slice.into()))
 }
 
 /// What the index is to know of a file; `None` where it is not there any more.

@@ -50,7 +50,6 @@ impl Bench {
             choice: self.choice,
             clock: Arc::new(move || now_ms.load(Ordering::Relaxed)),
             faults: self.faults.clone(),
-            pages: Pool::new(64 * MIB),
         }
     }
 
