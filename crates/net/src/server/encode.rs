@@ -5,7 +5,7 @@ use std::io::Write;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderValue, StatusCode, Version, response};
+use http::{HeaderMap, StatusCode, Version, response};
 use http_body::SizeHint;
 
 use super::refusal::Refusal;
@@ -105,13 +105,14 @@ pub fn ready_head(fields: &HeaderMap, length: u64) -> Vec<u8> {
     head
 }
 
-/// The same as a block of HPACK, with its status and length. `fields` say nothing about a connection.
+/// The same as a block of HPACK, whole but for what changes.
 pub fn ready_block(fields: &HeaderMap, length: u64) -> Vec<u8> {
     let mut block = Vec::new();
     hpack::status(&mut block, StatusCode::OK);
-    let mut fields = fields.clone();
-    fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    hpack::fields(&mut block, &fields);
+    let stays =
+        |name: &HeaderName| !is_about_the_connection(name, fields) && *name != UPGRADE && *name != CONTENT_LENGTH;
+    hpack::fields(&mut block, fields.iter().filter(|(name, _)| stays(name)));
+    hpack::field(&mut block, "content-length", length.to_string().as_bytes());
     block
 }
 

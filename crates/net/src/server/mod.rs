@@ -1,14 +1,14 @@
-//! The server's side of HTTP on one connection: our own strict HTTP/1.1, and HTTP/2 over `h2`, by
-//! prior knowledge or as TLS has agreed on.
+//! The server's side of HTTP on one connection: our own strict HTTP/1.1, and our own HTTP/2 (`http2/`), by prior knowledge or as
+//! TLS has agreed on.
 //!
 //! Requests that ask for nothing special are offered to the service as they stand in the buffer (`plain.rs`), before anything is
 //! parsed. Connections that wait keep no buffers (`pool.rs`).
 //!
 //! Pure parts (no I/O, no clock): `scan.rs` finds the head of a request in a buffer, `head.rs` judges it, `host.rs` and
 //! `target.rs` its two most delicate parts, `chunked.rs` decodes bodies, `encode.rs` frames responses, `refusal.rs` names
-//! everything that is refused. Thin shells: `wire.rs` (socket and buffers), `h1.rs` (the connection's loop), `exchange.rs`
-//! (one request and its response), `reading.rs` (its body on the way in), `h2.rs`, `stream.rs` and `gather.rs` (HTTP/2's
-//! connection, its streams, its writes). What a service sees: `body.rs`, `informational.rs`, `upgrade.rs`.
+//! everything that is refused, `hpack/` packs fields for HTTP/2. Thin shells: `wire.rs` (socket and buffers), `h1.rs` (the
+//! connection's loop), `exchange.rs` (one request and its response), `reading.rs` (its body on the way in). What a service sees:
+//! `body.rs`, `informational.rs`, `upgrade.rs`.
 //!
 //! What is strict on purpose: nothing is repaired. A request that two implementations could read differently is answered
 //! with 400 and the connection is closed, because what follows it on the connection could be anything.

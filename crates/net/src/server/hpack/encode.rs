@@ -2,7 +2,7 @@
 //! put into the client's table, so that there is nothing to be remembered, and an encoded block can be sent to anybody.
 
 use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION, SET_COOKIE};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::table::STATIC;
 use super::{huffman, push_integer};
@@ -35,7 +35,7 @@ pub(crate) fn status(block: &mut Vec<u8>, status: StatusCode) {
 }
 
 /// Appends all of these.
-pub(crate) fn fields(block: &mut Vec<u8>, fields: &HeaderMap) {
+pub(crate) fn fields<'a>(block: &mut Vec<u8>, fields: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>) {
     for (name, value) in fields {
         let is_secret = value.is_sensitive() || [SET_COOKIE, AUTHORIZATION, PROXY_AUTHORIZATION].contains(name);
         push_name(block, if is_secret { NEVER_INDEXED } else { NOT_INDEXED }, name.as_str());
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
     use crate::server::hpack::Decoder;
     use crate::server::hpack::block::{self, Kind};
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderMap;
     use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
 
     #[test]

@@ -298,8 +298,8 @@ fn lists_of_fields_are_bounded() {
     let mut block = GET.to_vec();
     block.extend_from_slice(&[0x40, 1, b'x']);
     let length = LIST_BYTES - 100;
-    block.extend_from_slice(&[0x7f, u8::try_from(length - 127 & 0x7f | 0x80).expect("seven bits")]);
-    block.push(u8::try_from(length - 127 >> 7).expect("seven bits"));
+    block.extend_from_slice(&[0x7f, u8::try_from((length - 127) & 0x7f | 0x80).expect("seven bits")]);
+    block.push(u8::try_from((length - 127) >> 7).expect("seven bits"));
     block.resize(block.len() + length, b'y');
     assert!(length + 33 < TABLE_BYTES);
     for (copies, outcome) in [(2, Ok(String::new())), (4, Err(Reason::Calm))] {
