@@ -153,7 +153,10 @@ async fn speaks_tls(stream: &mut TcpStream, peer: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::{Request, Response};
+
     use super::*;
+    use crate::server::Incoming;
 
     /// Most of what an idle connection costs beside the kernel's part: what it is while it waits for its first byte or for its
     /// next request, and what it goes through before.

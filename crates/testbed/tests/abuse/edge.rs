@@ -33,7 +33,8 @@ async fn edge() {
     let upstream = UpstreamDoc { url: std::env::var(ORIGIN).expect("an origin"), weight: 1 };
     let name: ZoneName = "site".parse().expect("a name");
     let zone = ZoneDoc { pull: Some(Box::new(PullDoc::new(vec![upstream]))), catch_all: true, ..ZoneDoc::new(name) };
-    let limits = ServerLimits { head_ms: PATIENCE_MS, stall_ms: PATIENCE_MS, h2_resets: RESETS, ..ServerLimits::default() };
+    let limits =
+        ServerLimits { head_ms: PATIENCE_MS, stall_ms: PATIENCE_MS, h2_resets: RESETS, ..ServerLimits::default() };
     let mut process = Process::default();
     process.limits = limits;
     let threads = Some(2.try_into().expect("threads"));
@@ -93,7 +94,9 @@ async fn origin() -> (SocketAddr, DropGuard) {
     let service = net::service(async |request: Request<Incoming>| {
         if request.method() == Method::POST {
             let read = net::read_to_end(request.into_body(), LARGE_BYTES).await;
-            return Response::new(Body::full(read.map_or_else(|error| error.to_string(), |body| body.len().to_string())));
+            return Response::new(Body::full(
+                read.map_or_else(|error| error.to_string(), |body| body.len().to_string()),
+            ));
         }
         let size = if request.uri().path() == "/large" { LARGE_BYTES } else { PAGE_BYTES };
         let mut response = Response::new(Body::full(Bytes::from(vec![b'x'; size])));

@@ -67,7 +67,10 @@ async fn bodies_that_stop() {
     let bounds = Bounds { connections: 500, bytes: 96 << 10, cpu_us: 5_000 };
     cost("bodies that stop", bounds, &["408 whole end"], |to| async move {
         let mut stream = connect(to).await;
-        stream.write_all(b"POST /form HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nabc").await.expect("written");
+        stream
+            .write_all(b"POST /form HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nabc")
+            .await
+            .expect("written");
         ending(&mut stream).await
     })
     .await;

@@ -2,7 +2,8 @@
 //! a connection that is closed while something comes is reset by the kernel.
 
 use crate::frames::{
-    CONTINUATION, Client, END_STREAM, HEADERS, NO_WINDOW, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, get, request,
+    CONTINUATION, Client, END_STREAM, HEADERS, NO_WINDOW, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, get,
+    request,
 };
 use crate::measure::{Bounds, cost};
 

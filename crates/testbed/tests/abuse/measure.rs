@@ -70,7 +70,8 @@ where
         bytes as f64 / 1024.0 / connections as f64,
         cpu * 1_000 / connections
     );
-    let (most_bytes, most_cpu) = (bounds.bytes * connections + SLACK_BYTES, bounds.cpu_us * connections / 1_000 + SLACK_CPU_MS);
+    let (most_bytes, most_cpu) =
+        (bounds.bytes * connections + SLACK_BYTES, bounds.cpu_us * connections / 1_000 + SLACK_CPU_MS);
     assert!(bytes <= most_bytes, "{what}: {bytes} bytes, more than {most_bytes}");
     assert!(cpu <= most_cpu, "{what}: {cpu} ms, more than {most_cpu}");
     assert!(served > 0, "{what}: nobody else was served");
