@@ -27,6 +27,7 @@ const TICK_MS: u64 = 10;
 
 /// What may be taken, for each connection.
 pub(crate) struct Bounds {
+    pub(crate) patience_ms: u64,
     pub(crate) connections: usize,
     pub(crate) bytes: u64,
     pub(crate) cpu_us: u64,
@@ -38,7 +39,7 @@ pub(crate) async fn cost<F>(what: &str, bounds: Bounds, ends: &[&str], attack: i
 where
     F: Future<Output = String> + Send + 'static,
 {
-    let edge = Edge::start().await;
+    let edge = Edge::start(bounds.patience_ms).await;
     // Both are in memory from here on.
     for page in ["/page", "/large"] {
         let address = edge.address;
