@@ -102,7 +102,8 @@ fn under(kind: Kind, setup: &Setup, options: &Options) -> Result<(), Failed> {
         replaced
     });
     ended?;
-    let [done, failed, last, purges] = [&load.done, &load.failed, &load.last, &load.purges].map(|of| of.load(Ordering::Relaxed));
+    let [done, failed, last, purges] =
+        [&load.done, &load.failed, &load.last, &load.purges].map(|of| of.load(Ordering::Relaxed));
     println!(
         "{kind:?}: {done} requests in {:.1} s, {} takeovers, {purges} purges, {last} answers were the last of a connection that was to be kept, {failed} failed",
         begun.elapsed().as_secs_f64(),

@@ -139,6 +139,11 @@ async fn start(
     if let Some(predecessor) = &predecessor {
         predecessor.leave().await.map_err(not_handed)?;
     }
+    // What can fail does so before anybody is served: the old process takes its place again then.
+    let point = match &args.handover {
+        Some(path) => Some(HandoverPoint::bind(path).map_err(|error| not_handed(error.into()))?),
+        None => None,
+    };
     let (purges, mut told) = (Purges::default(), None);
     // From its first request on, so that nothing that is purged is missed.
     let prepare = |view: &EdgeView| {
@@ -152,10 +157,6 @@ async fn start(
             process.admin(listener);
             Some(url)
         }
-        None => None,
-    };
-    let point = match &args.handover {
-        Some(path) => Some(HandoverPoint::bind(path).map_err(|error| not_handed(error.into()))?),
         None => None,
     };
     if let (Some(predecessor), Some(told)) = (predecessor, told) {

@@ -253,11 +253,11 @@ fn tell_confirmed(asked: oneshot::Sender<()>) {
 /// Tells purges to the other end, and takes its own, until it is gone.
 async fn exchange(link: &HandoverLink, view: &EdgeView, told: &mut Told, purges: &Purges) {
     let Told { tells, waiting } = told;
+    let waiting: &Mutex<_> = waiting;
     let waiting = || waiting.lock().unwrap_or_else(PoisonError::into_inner);
     // Requests of the other end that can be answered.
-    let asked = watch::Sender::new(0_u64);
+    let (asked, mut confirmed) = watch::channel(0_u64);
     let tell = async {
-        let mut confirmed = asked.subscribe();
         loop {
             let word = tokio::select! {
                 _ = confirmed.changed() => Word::Confirmed { requests: *confirmed.borrow_and_update() },

@@ -48,7 +48,9 @@ pub(crate) fn client(way: Way<'_>, number: usize, load: &Load) {
                 load.last.fetch_add((keeps && stream.is_none()).into(), Ordering::Relaxed);
                 kept = stream;
             }
-            Err(Failed(why)) => load.fails(&format!("a request on a {} connection", if keeps { "kept" } else { "new" }), &why),
+            Err(Failed(why)) => {
+                load.fails(&format!("a request on a {} connection", if keeps { "kept" } else { "new" }), &why)
+            }
         }
     }
 }
@@ -93,12 +95,7 @@ fn get(stream: Connection, keeps: bool) -> Result<(u64, Option<Connection>), Fai
 }
 
 /// One request; its body, and the connection where it may be used again.
-fn ask(
-    mut stream: Connection,
-    method: &str,
-    path: &str,
-    keeps: bool,
-) -> Result<(String, Option<Connection>), Failed> {
+fn ask(mut stream: Connection, method: &str, path: &str, keeps: bool) -> Result<(String, Option<Connection>), Failed> {
     let close = if keeps { "" } else { "Connection: close\r\n" };
     let request = format!("{method} /{path} HTTP/1.1\r\nHost: site.example\r\n{close}\r\n");
     stream.get_mut().write_all(request.as_bytes())?;

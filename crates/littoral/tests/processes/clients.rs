@@ -31,7 +31,8 @@ fn nghttp_h2load_and_curl_are_served_over_http2() {
         assert!(said.contains(":status: 200"), "{said}");
         assert!(said.contains("x-cache: HIT") && !said.contains("RST_STREAM"), "{said}");
     }
-    let curl = |more: &[&str]| run("curl", &[&["--silent", "--insecure", "--noproxy", "*", "--include"], more].concat());
+    let curl =
+        |more: &[&str]| run("curl", &[&["--silent", "--insecure", "--noproxy", "*", "--include"], more].concat());
     for (protocol, url, expected) in [
         ("--http1.1", &plain, "HTTP/1.1 200"),
         ("--http2-prior-knowledge", &plain, "HTTP/2 200"),

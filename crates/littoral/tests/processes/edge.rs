@@ -187,7 +187,9 @@ impl Authority {
     /// The flags of an edge that serves that.
     pub(crate) fn flags(&self) -> Vec<String> {
         let file = |name| self.path(name).display().to_string();
-        ["--tls-listen", "127.0.0.1:0", "--cert", &file("site.crt"), "--key", &file("site.key")].map(str::to_owned).into()
+        ["--tls-listen", "127.0.0.1:0", "--cert", &file("site.crt"), "--key", &file("site.key")]
+            .map(str::to_owned)
+            .into()
     }
 
     /// A client that trusts it and offers one protocol.

@@ -9,7 +9,9 @@ fn a_hangup_reads_everything_again_and_what_is_broken_stays_as_it_was() {
     let (zone, log) = (folder.path().join("zone.toml"), folder.path().join("access.json"));
     let with_mark = |mark: u32| {
         let upstream = format!("upstreams = [{{ url = \"{}\" }}]", website.url);
-        format!("name = \"site\"\n[pull]\n{upstream}\nresponse_headers = [{{ name = \"x-mark\", value = \"{mark}\" }}]\n")
+        format!(
+            "name = \"site\"\n[pull]\n{upstream}\nresponse_headers = [{{ name = \"x-mark\", value = \"{mark}\" }}]\n"
+        )
     };
     replace(&zone, &with_mark(1));
     let first = authority.sign();

@@ -1,5 +1,5 @@
-//! The edge that is abused: a process of its own, so that what it takes is its own, with little patience, so that its clients
-//! see the end of it soon. The process is this test program again, with a test that is ignored otherwise.
+//! The edge that is abused: a process of its own, so that what it takes is its own. The process is this test program again,
+//! with a test that is ignored otherwise.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -14,8 +14,11 @@ use net::{Body, Incoming, ServerLimits};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// For a head, and for a connection without a request; and for a client that takes or sends nothing. In milliseconds.
-const PATIENCE_MS: u64 = 2_000;
+/// For a head, and for a connection without a request; and for a client that takes or sends nothing, in milliseconds: where
+/// clients are to see the end of it.
+pub(crate) const SHORT_MS: u64 = 2_000;
+/// The same where they are to be served, however long this machine lets them wait.
+pub(crate) const LONG_MS: u64 = 60_000;
 /// Resets and stalls that an HTTP/2 client has.
 const RESETS: usize = 20;
 /// Bytes of `/page`: what a hit is.
@@ -24,6 +27,7 @@ pub(crate) const PAGE_BYTES: usize = 2_000;
 pub(crate) const LARGE_BYTES: usize = 8 << 20;
 
 const ORIGIN: &str = "LITTORAL_ABUSE_ORIGIN";
+const PATIENCE: &str = "LITTORAL_ABUSE_PATIENCE_MS";
 const READY: &str = "the edge listens on ";
 
 /// Until its parent has it killed.
@@ -33,7 +37,9 @@ async fn edge() {
     let upstream = UpstreamDoc { url: std::env::var(ORIGIN).expect("an origin"), weight: 1 };
     let name: ZoneName = "site".parse().expect("a name");
     let zone = ZoneDoc { pull: Some(Box::new(PullDoc::new(vec![upstream]))), catch_all: true, ..ZoneDoc::new(name) };
-    let limits = ServerLimits { head_ms: PATIENCE_MS, stall_ms: PATIENCE_MS, h2_resets: RESETS, ..ServerLimits::default() };
+    let patience_ms = std::env::var(PATIENCE).expect("patience").parse().expect("a number");
+    let limits =
+        ServerLimits { head_ms: patience_ms, stall_ms: patience_ms, h2_resets: RESETS, ..ServerLimits::default() };
     let mut process = Process::default();
     process.limits = limits;
     let threads = Some(2.try_into().expect("threads"));
@@ -63,10 +69,11 @@ pub(crate) struct Edge {
 
 impl Edge {
     /// Returns when it serves.
-    pub(crate) async fn start() -> Self {
+    pub(crate) async fn start(patience_ms: u64) -> Self {
         let (origin, stop) = origin().await;
         let mut command = Command::new(std::env::current_exe().expect("this program"));
         command.args(["--ignored", "--exact", "edge::edge", "--nocapture"]).env(ORIGIN, format!("http://{origin}"));
+        command.env(PATIENCE, patience_ms.to_string());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started");
         let said = BufReader::new(child.stderr.take().expect("its words"));
         let address = said.lines().map_while(Result::ok).find_map(|line| line.strip_prefix(READY)?.parse().ok());
@@ -93,7 +100,9 @@ async fn origin() -> (SocketAddr, DropGuard) {
     let service = net::service(async |request: Request<Incoming>| {
         if request.method() == Method::POST {
             let read = net::read_to_end(request.into_body(), LARGE_BYTES).await;
-            return Response::new(Body::full(read.map_or_else(|error| error.to_string(), |body| body.len().to_string())));
+            return Response::new(Body::full(
+                read.map_or_else(|error| error.to_string(), |body| body.len().to_string()),
+            ));
         }
         let size = if request.uri().path() == "/large" { LARGE_BYTES } else { PAGE_BYTES };
         let mut response = Response::new(Body::full(Bytes::from(vec![b'x'; size])));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::edge::{LARGE_BYTES, PAGE_BYTES};
+use crate::edge::{LARGE_BYTES, LONG_MS, PAGE_BYTES, SHORT_MS};
 use crate::measure::{Bounds, PATIENCE, cost};
 
 /// Between two bytes of somebody who takes his time.
@@ -58,16 +58,19 @@ async fn drip(address: SocketAddr, begin: &'static [u8]) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_headers() {
-    let bounds = Bounds { connections: 500, bytes: 24 << 10, cpu_us: 5_000 };
+    let bounds = Bounds { patience_ms: SHORT_MS, connections: 500, bytes: 24 << 10, cpu_us: 5_000 };
     cost("slow headers", bounds, &["408 whole end"], |to| drip(to, b"GET / HTTP/1.1\r\nHost: x\r\na: ")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_that_stop() {
-    let bounds = Bounds { connections: 500, bytes: 96 << 10, cpu_us: 5_000 };
+    let bounds = Bounds { patience_ms: SHORT_MS, connections: 500, bytes: 96 << 10, cpu_us: 5_000 };
     cost("bodies that stop", bounds, &["408 whole end"], |to| async move {
         let mut stream = connect(to).await;
-        stream.write_all(b"POST /form HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nabc").await.expect("written");
+        stream
+            .write_all(b"POST /form HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nabc")
+            .await
+            .expect("written");
         ending(&mut stream).await
     })
     .await;
@@ -76,7 +79,7 @@ async fn bodies_that_stop() {
 /// They are slow, and mean it: they are served.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_bodies() {
-    let bounds = Bounds { connections: 200, bytes: 128 << 10, cpu_us: 15_000 };
+    let bounds = Bounds { patience_ms: LONG_MS, connections: 200, bytes: 128 << 10, cpu_us: 15_000 };
     cost("slow bodies", bounds, &["200 whole end"], |to| async move {
         let mut stream = connect(to).await;
         let head = b"POST /form HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 40\r\n\r\n";
@@ -93,7 +96,7 @@ async fn slow_bodies() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_that_stop() {
-    let bounds = Bounds { connections: 500, bytes: 32 << 10, cpu_us: 40_000 };
+    let bounds = Bounds { patience_ms: SHORT_MS, connections: 500, bytes: 32 << 10, cpu_us: 40_000 };
     cost("readers that stop", bounds, &["cut off"], |to| async move {
         let mut stream = connect_narrow(to).await;
         stream.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("written");
@@ -110,7 +113,7 @@ async fn readers_that_stop() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_byte_at_a_time() {
-    let bounds = Bounds { connections: 200, bytes: 24 << 10, cpu_us: 5_000 };
+    let bounds = Bounds { patience_ms: LONG_MS, connections: 200, bytes: 24 << 10, cpu_us: 5_000 };
     cost("a byte at a time", bounds, &["200 whole"], |to| async move {
         let mut stream = connect(to).await;
         for byte in b"GET /page HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" {
@@ -150,13 +153,13 @@ async fn endless(address: SocketAddr, piece: &[u8]) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn huge_headers() {
-    let bounds = Bounds { connections: 200, bytes: 96 << 10, cpu_us: 5_000 };
+    let bounds = Bounds { patience_ms: SHORT_MS, connections: 200, bytes: 96 << 10, cpu_us: 5_000 };
     cost("huge headers", bounds, &["431 whole"], |to| async move { endless(to, &[b'h'; 4_096]).await }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_headers() {
-    let bounds = Bounds { connections: 200, bytes: 96 << 10, cpu_us: 5_000 };
+    let bounds = Bounds { patience_ms: SHORT_MS, connections: 200, bytes: 96 << 10, cpu_us: 5_000 };
     cost("10,000 headers", bounds, &["431 whole"], |to| async move {
         let mut stream = connect(to).await;
         let mut head = b"GET / HTTP/1.1\r\nHost: x\r\n".to_vec();

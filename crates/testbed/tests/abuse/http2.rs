@@ -1,8 +1,10 @@
 //! Abuse of HTTP/2 (with prior knowledge: TLS would only hide it). Where a flood goes on, the farewell may be lost behind it:
 //! a connection that is closed while something comes is reset by the kernel.
 
+use crate::edge::SHORT_MS;
 use crate::frames::{
-    CONTINUATION, Client, END_STREAM, HEADERS, NO_WINDOW, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, get, request,
+    CONTINUATION, Client, END_STREAM, HEADERS, NO_WINDOW, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, get,
+    request,
 };
 use crate::measure::{Bounds, cost};
 
@@ -12,7 +14,7 @@ const ENDLESS: u32 = 100_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rapid_reset() {
-    let bounds = Bounds { connections: 200, bytes: 64 << 10, cpu_us: 10_000 };
+    let bounds = Bounds { patience_ms: SHORT_MS, connections: 200, bytes: 64 << 10, cpu_us: 10_000 };
     cost("rapid reset", bounds, &FLOODED, |to| async move {
         let mut client = Client::connect(to, &[]).await;
         for stream in (1..ENDLESS).step_by(2) {
@@ -30,7 +32,7 @@ async fn rapid_reset() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn continuation_without_end() {
-    let bounds = Bounds { connections: 200, bytes: 96 << 10, cpu_us: 10_000 };
+    let bounds = Bounds { patience_ms: SHORT_MS, connections: 200, bytes: 96 << 10, cpu_us: 10_000 };
     cost("CONTINUATION flood", bounds, &FLOODED, |to| async move {
         let mut client = Client::connect(to, &[]).await;
         client.send(&frame(HEADERS, END_STREAM, 1, &get("/page"))).await;
@@ -46,7 +48,7 @@ async fn continuation_without_end() {
 }
 
 async fn flood(what: &str, piece: Vec<u8>) {
-    let bounds = Bounds { connections: 200, bytes: 64 << 10, cpu_us: 30_000 };
+    let bounds = Bounds { patience_ms: SHORT_MS, connections: 200, bytes: 64 << 10, cpu_us: 30_000 };
     let piece: &'static [u8] = piece.repeat(100).leak();
     cost(what, bounds, &FLOODED, |to| async move {
         let mut client = Client::connect(to, &[]).await;
@@ -73,7 +75,7 @@ async fn pings_without_end() {
 /// A field of 4,000 bytes that is sent once, and a byte for each copy of it; and nothing of the answers is taken.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fields_that_are_small_on_the_wire_alone() {
-    let bounds = Bounds { connections: 100, bytes: 256 << 10, cpu_us: 40_000 };
+    let bounds = Bounds { patience_ms: SHORT_MS, connections: 100, bytes: 256 << 10, cpu_us: 40_000 };
     let ends = ["enhance your calm", "cut off"];
     cost("indexed-field bombs with a closed window", bounds, &ends, |to| async move {
         let mut client = Client::connect(to, NO_WINDOW).await;
@@ -92,7 +94,7 @@ async fn fields_that_are_small_on_the_wire_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_that_stop() {
-    let bounds = Bounds { connections: 200, bytes: 96 << 10, cpu_us: 10_000 };
+    let bounds = Bounds { patience_ms: SHORT_MS, connections: 200, bytes: 96 << 10, cpu_us: 10_000 };
     cost("a response that is not taken", bounds, &["cancel"], |to| async move {
         let mut client = Client::connect(to, NO_WINDOW).await;
         client.send(&request(1, &get("/large"))).await;
@@ -104,7 +106,7 @@ async fn readers_that_stop() {
 /// As many responses as there may be at once, none of which is taken.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_responses_that_are_not_taken() {
-    let bounds = Bounds { connections: 50, bytes: 1_536 << 10, cpu_us: 200_000 };
+    let bounds = Bounds { patience_ms: SHORT_MS, connections: 50, bytes: 1_536 << 10, cpu_us: 200_000 };
     cost("128 responses that are not taken", bounds, &FLOODED, |to| async move {
         let mut client = Client::connect(to, NO_WINDOW).await;
         for stream in (1..257).step_by(2) {
@@ -118,7 +120,7 @@ async fn many_responses_that_are_not_taken() {
 /// A byte for each update of its window: for ever, if nobody minded.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_of_a_byte_at_a_time() {
-    let bounds = Bounds { connections: 100, bytes: 96 << 10, cpu_us: 40_000 };
+    let bounds = Bounds { patience_ms: SHORT_MS, connections: 100, bytes: 96 << 10, cpu_us: 40_000 };
     cost("a byte of window at a time", bounds, &["cancel", "enhance your calm", "cut off"], |to| async move {
         let mut client = Client::connect(to, NO_WINDOW).await;
         client.send(&request(1, &get("/large"))).await;
@@ -135,7 +137,7 @@ async fn readers_of_a_byte_at_a_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_connections() {
-    let bounds = Bounds { connections: 500, bytes: 72 << 10, cpu_us: 10_000 };
+    let bounds = Bounds { patience_ms: SHORT_MS, connections: 500, bytes: 72 << 10, cpu_us: 10_000 };
     cost("an idle connection", bounds, &["no error"], |to| async move {
         let mut client = Client::connect(to, &[]).await;
         client.send(&request(1, &get("/page"))).await;

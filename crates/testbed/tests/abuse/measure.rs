@@ -27,6 +27,7 @@ const TICK_MS: u64 = 10;
 
 /// What may be taken, for each connection.
 pub(crate) struct Bounds {
+    pub(crate) patience_ms: u64,
     pub(crate) connections: usize,
     pub(crate) bytes: u64,
     pub(crate) cpu_us: u64,
@@ -38,7 +39,7 @@ pub(crate) async fn cost<F>(what: &str, bounds: Bounds, ends: &[&str], attack: i
 where
     F: Future<Output = String> + Send + 'static,
 {
-    let edge = Edge::start().await;
+    let edge = Edge::start(bounds.patience_ms).await;
     // Both are in memory from here on.
     for page in ["/page", "/large"] {
         let address = edge.address;
@@ -70,7 +71,8 @@ where
         bytes as f64 / 1024.0 / connections as f64,
         cpu * 1_000 / connections
     );
-    let (most_bytes, most_cpu) = (bounds.bytes * connections + SLACK_BYTES, bounds.cpu_us * connections / 1_000 + SLACK_CPU_MS);
+    let (most_bytes, most_cpu) =
+        (bounds.bytes * connections + SLACK_BYTES, bounds.cpu_us * connections / 1_000 + SLACK_CPU_MS);
     assert!(bytes <= most_bytes, "{what}: {bytes} bytes, more than {most_bytes}");
     assert!(cpu <= most_cpu, "{what}: {cpu} ms, more than {most_cpu}");
     assert!(served > 0, "{what}: nobody else was served");
