@@ -296,7 +296,12 @@ async fn copy(
             if at < whole.end {
                 continue; // the rest of this slice is not part of the run
             }
-            let bytes = node.pages.join(&growing.pieces());
+            let pieces = growing.pieces();
+            let bytes = match sliced.place().entry() {
+                // It is not to stay in memory.
+                Some(_) => pieces.concat().into(),
+                None => node.pages.join(&pieces),
+            };
             if handling.compared {
                 // Who follows this run has got nothing but what is the same in both, so that what it gets is whole.
                 match sliced.read(node, &mut opened, index).await {
