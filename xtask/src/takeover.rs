@@ -102,10 +102,10 @@ fn under(kind: Kind, setup: &Setup, options: &Options) -> Result<(), Failed> {
         replaced
     });
     ended?;
-    let [done, failed, last, purges] =
-        [&load.done, &load.failed, &load.last, &load.purges].map(|of| of.load(Ordering::Relaxed));
+    let [done, failed, last, purges, refused] =
+        [&load.done, &load.failed, &load.last, &load.purges, &load.refused].map(|of| of.load(Ordering::Relaxed));
     println!(
-        "{kind:?}: {done} requests in {:.1} s, {} takeovers, {purges} purges, {last} answers were the last of a connection that was to be kept, {failed} failed",
+        "{kind:?}: {done} requests in {:.1} s, {} takeovers, {purges} purges, {last} answers were the last of a connection that was to be kept, {refused} streams were not begun, {failed} failed",
         begun.elapsed().as_secs_f64(),
         options.times
     );
@@ -143,6 +143,8 @@ struct Load {
     done: AtomicU64,
     failed: AtomicU64,
     purges: AtomicU64,
+    /// Streams that were not begun, because of a goodbye.
+    refused: AtomicU64,
     /// Answers after which a client that keeps its connection had to open another one.
     last: AtomicU64,
     /// Nobody opens a connection any more: the edge is about to end.

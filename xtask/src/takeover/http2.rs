@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use h2::Reason;
 use h2::client::SendRequest;
 use http::{Request, StatusCode};
 use rustls::ClientConfig;
@@ -54,8 +55,10 @@ async fn client(address: SocketAddr, config: &Arc<ClientConfig>, number: usize, 
                 for answer in answers {
                     match answer {
                         Ok(true) => drop(load.done.fetch_add(1, Ordering::Relaxed)),
-                        // Not begun, because of a goodbye.
-                        Ok(false) => again = false,
+                        Ok(false) => {
+                            again = false;
+                            load.refused.fetch_add(1, Ordering::Relaxed);
+                        }
                         Err(Failed(why)) => {
                             again = false;
                             load.fails("a stream of HTTP/2", &why);
@@ -82,7 +85,7 @@ async fn open(address: SocketAddr, config: &Arc<ClientConfig>) -> Result<SendReq
     Ok(requests)
 }
 
-/// False: it was not sent, because the other end has said goodbye.
+/// False: nobody has looked at it, because the other end has said goodbye.
 async fn ask(connection: SendRequest<Bytes>, at: usize) -> Result<bool, Failed> {
     let path = (at % PATHS).to_string();
     let request = Request::get(format!("https://site.example/{path}")).body(())?;
@@ -92,7 +95,15 @@ async fn ask(connection: SendRequest<Bytes>, at: usize) -> Result<bool, Failed> 
         Err(error) if error.is_go_away() => return Ok(false),
         Err(error) => return Err(error.into()),
     };
-    let response = response.await?;
+    let response = match response.await {
+        Ok(response) => response,
+        // Sent while the goodbye came: it has the number of the last stream that was looked at (RFC 9113 § 6.8), and this one
+        // has a higher one. What every client may do is to ask again.
+        Err(error) if error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR) => {
+            return Ok(false);
+        }
+        Err(error) => return Err(error.into()),
+    };
     let (status, mut body, mut bytes) = (response.status(), response.into_body(), Vec::new());
     while let Some(piece) = body.data().await {
         let piece = piece?;

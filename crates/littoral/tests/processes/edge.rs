@@ -101,6 +101,7 @@ impl Edge {
 }
 
 impl Drop for Edge {
+    #[expect(clippy::print_stderr, reason = "a test that has failed shows what its edge has said")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the edge said:\n{}", self.log());

@@ -55,7 +55,6 @@ async fn edge() {
         clock: wall_clock(),
     };
     process.front(start, listener, |_| {}).expect("an edge");
-    // Said here, because lints forbid printing to the library only.
     eprintln!("{READY}{address}");
     std::future::pending::<()>().await;
 }

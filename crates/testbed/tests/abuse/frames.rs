@@ -72,8 +72,8 @@ impl Client {
     /// How it ends: the reason of GOAWAY, or `cut off` where that was lost behind what was still sent (a reset).
     pub(crate) async fn goodbye(mut self) -> String {
         let _ = tokio::time::timeout(PATIENCE, self.stream.read_to_end(&mut self.came)).await.expect("ended in time");
-        let goodbyes = self.frames().into_iter().filter(|(kind, ..)| *kind == GOAWAY);
-        goodbyes.last().map_or("cut off".to_owned(), |(.., payload)| reason(payload.get(4..).unwrap_or_default()))
+        let mut goodbyes = self.frames().into_iter().filter(|(kind, ..)| *kind == GOAWAY);
+        goodbyes.next_back().map_or("cut off".to_owned(), |(.., payload)| reason(payload.get(4..).unwrap_or_default()))
     }
 
     /// Reads until a stream is reset: the reason. `cut off`: the connection ended instead.

@@ -5,6 +5,7 @@
 //! what is not. `docs/limits.md` has them beside what was measured.
 
 #![cfg(test)]
+#![expect(clippy::print_stderr, reason = "what was measured is shown, and the process of the edge says where it is")]
 
 mod edge;
 mod frames;
