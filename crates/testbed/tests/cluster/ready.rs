@@ -67,6 +67,53 @@ async fn a_ready_answer_is_the_answer_of_the_whole_way() {
     assert_eq!(media.requests().len(), 6);
 }
 
+/// Asks over HTTP/2, with prior knowledge.
+async fn ask_http2(client: &h2::client::SendRequest<bytes::Bytes>, target: &str, fields: &[(&str, &str)]) -> Answer {
+    let request = http::Request::get(format!("http://site.example{target}"));
+    let request = fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    let mut client = client.clone().ready().await.expect("ready");
+    let (response, _) = client.send_request(request.body(()).expect("request"), true).expect("sent");
+    let (parts, mut body) = response.await.expect("a response").into_parts();
+    let mut whole = Vec::new();
+    while let Some(data) = body.data().await {
+        let data = data.expect("no reset");
+        body.flow_control().release_capacity(data.len()).expect("released");
+        whole.extend_from_slice(&data);
+    }
+    Answer { status: parts.status, headers: parts.headers, body: Ok(whole.into()) }
+}
+
+#[tokio::test]
+async fn the_same_over_http2() {
+    let media = Media::start().await;
+    let front = Front::start(FrontSettings::of(&media.url)).await;
+    let address = front.url.strip_prefix("http://").expect("an address");
+    let stream = tokio::net::TcpStream::connect(address).await.expect("connect");
+    let (client, connection) = h2::client::handshake(stream).await.expect("handshake");
+    tokio::spawn(connection);
+    for size in [0_u64, 1, 700, 40_000, 300_000] {
+        let path = format!("/whole/a/{size}");
+        let target = format!("{path}?q={size}");
+        assert_eq!(ask_http2(&client, &target, &[("accept", "*/*")]).await.x_cache(), "MISS");
+        let mut plain = None;
+        for _ in 0..100 {
+            let before = ready(&front).await;
+            let answer = ask_http2(&client, &target, &[("accept", "*/*"), ("user-agent", "x")]).await;
+            if ready(&front).await > before {
+                plain = Some(answer);
+                break;
+            }
+        }
+        let plain = plain.expect("answered at once");
+        let whole = ask_http2(&client, &target, &[("x-other", "1")]).await;
+        assert_eq!((plain.status, fields(&plain)), (whole.status, fields(&whole)), "{target}");
+        assert!(*plain.bytes() == content(&path, 1, 0..size) && *whole.bytes() == *plain.bytes(), "{target}");
+        let timing = plain.header("server-timing");
+        assert!(timing.starts_with("edge;dur=") && plain.header("cache-status").contains("; hit; ttl="), "{timing}");
+    }
+    assert_eq!(media.requests().len(), 5);
+}
+
 #[tokio::test]
 async fn what_is_purged_changed_or_stale_is_not_ready_any_more() {
     let media = Media::start().await;
