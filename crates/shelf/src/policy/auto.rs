@@ -1,11 +1,12 @@
 //! `auto`: the default. It learns what is asked for again, and keeps what promises the most hits for the room it takes.
 //!
-//! Each key has a [`Record`]: uses, usual gap between them, size, time since the last. A [`Model`] learns from the requests
-//! themselves what rate of use goes with which record, and says what keeping a key is worth (`auto/model.rs`). The
-//! *density* of an entry is what it is worth for each byte with the objective `requests`; with `bytes` a hit is worth the
-//! bytes that it answers, so it is what it is worth itself. The least dense entry leaves. What left is remembered, without
-//! its value ([`Ghosts`]): it comes back with its history, and the model learns from it too, or it would know only of the
-//! successful. A newcomer that would be the least dense of all does not come in.
+//! Each key has a [`Record`]: uses, usual gap between them, size, time since the last, and, until it has a gap, how new the
+//! requests were that it came with ([`Novelty`]). A [`Model`] learns from the requests themselves what rate of use goes with
+//! which record, and says what keeping a key is worth (`auto/model.rs`). The *density* of an entry is what it is worth for
+//! each byte with the objective `requests`; with `bytes` a hit is worth the bytes that it answers, so it is what it is worth
+//! itself. The least dense entry leaves. What left is remembered, without its value ([`Ghosts`]): it comes back with its
+//! history, and the model learns from it too, or it would know only of the successful. A newcomer that would be the least
+//! dense of all does not come in.
 //!
 //! Densities change with every request, so no order of them is kept: the victim is the least dense of some entries that
 //! are looked at. [`SAMPLES`] are picked at random. [`newcomers::LAGS`] are those that came in 2, 4, 8, … insertions ago
@@ -19,9 +20,11 @@
 //! admission against the victim from TinyLFU (Einziger et al., 2017); sampled eviction with a pool from Redis. Nothing here
 //! is fitted to a trace: the numbers are bounds of work or of memory, or what the model begins with before it has learnt.
 
+mod factor;
 mod ghosts;
 mod model;
 mod newcomers;
+mod novelty;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -31,11 +34,12 @@ use crate::policy::{Objective, Order};
 use ghosts::Ghosts;
 use model::Model;
 use newcomers::Newcomers;
+use novelty::Novelty;
 use record::Record;
 
-/// Entries that are looked at for a victim, whenever they came in. Of so many the best is, on average, among the worst 5 %
-/// of all. Together with [`newcomers::LAGS`] they do as well as 128 of them alone would.
-const SAMPLES: u32 = 20;
+/// Entries that are looked at for a victim, whenever they came in. Of so many the best is, on average, among the worst 2 %
+/// of all.
+const SAMPLES: u32 = 64;
 /// Entries that were looked at and nearly chosen, to be looked at again.
 const POOL: usize = 8;
 /// Of the entries picked at random, so many are said to the model to have waited. Every entry is told of once in a while,
@@ -53,6 +57,7 @@ pub(crate) struct Auto {
     held: Vec<Held>,
     ghosts: Ghosts,
     newcomers: Newcomers,
+    novelty: Novelty,
     /// Slots that may be the next victims, the least dense first; some may have left since.
     pool: [u32; POOL],
     /// What was chosen when a newcomer was compared with it, and has not left since.
@@ -84,6 +89,7 @@ impl Auto {
             held: Vec::new(),
             ghosts: Ghosts::new(),
             newcomers: Newcomers::new(),
+            novelty: Novelty::new(),
             pool: [NONE; POOL],
             chosen: NONE,
             bytes: 0,
@@ -114,7 +120,9 @@ impl Auto {
 
     /// The record of a key that is asked for and not held, with this use in it.
     fn arrives(&mut self, hash: u64, bytes: u64) -> Record {
-        let Some(mut record) = self.ghosts.take(hash) else { return Record::new(self.now, bytes) };
+        let (known, novelty) = (self.ghosts.take(hash), self.novelty.level());
+        self.novelty.asked(known.is_none());
+        let Some(mut record) = known else { return Record::new(self.now, bytes, novelty) };
         self.learn_use(&mut record, ghosts::fingerprint(hash));
         record.used(self.now, bytes)
     }
@@ -193,7 +201,7 @@ impl Order for Auto {
         self.chosen = least.items.first().and_then(|item| *item).map_or(NONE, |(_, held)| held.slot);
         let record = match self.ghosts.find(hash) {
             Some(record) => record.used(self.now, bytes),
-            None => Record::new(self.now, bytes),
+            None => Record::new(self.now, bytes, self.novelty.level()),
         };
         let density = self.density(&Held { slot: NONE, bytes: bytes.max(1) as f32, record });
         // It must be worth more than each that would leave for it, as far as these are known.
@@ -230,6 +238,7 @@ impl Order for Auto {
         let Some(place) = self.place(nodes, slot) else { return };
         let Some(mut record) = self.held.get(place).map(|held| held.record) else { return };
         self.learn_use(&mut record, slot);
+        self.novelty.asked(false);
         if let Some(held) = self.held.get_mut(place) {
             held.record = record.used(self.now, nodes.at(slot).bytes);
         }

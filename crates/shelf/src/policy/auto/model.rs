@@ -4,6 +4,7 @@
 //! (with levels of their own for what was used once, of which size is nearly all that is known, so that a few popular
 //! entries do not speak for every newcomer that is as large), of the time since its last use (its age), and of that
 //! time and the gap together: what came back after short gaps is overdue long before what came back after long ones.
+//! What was used once has no gap; it has the novelty of the requests that it came with instead (`novelty.rs`).
 //! This is a piecewise constant proportional hazards model (Cox 1972; Friedman, Annals of Statistics 10, 1982). It is
 //! learnt from everything that happens: each level of each factor counts the *uses* that there were, and the *expected*
 //! uses, which are the sum of the rates of all keys over all the time that they waited at that level. At intervals each
@@ -16,7 +17,12 @@
 //! age it is the rate; where they rise it looks ahead. The best of many averages, each a little wrong, is too high, most of
 //! all for what was used once, of which least is known. With the objective `bytes`, where one large newcomer drives out
 //! much, the look ahead for these is a short one ([`ONCE_AHEAD`]); with `requests` they are mostly small, and cost little.
+//!
+//! For the same reason sizes are judged by less than was learnt of them: large ones are rare, each level is known badly, and
+//! whoever keeps what promises most keeps those that were overrated ([`Factor::along_a_line`]).
 
+use super::factor::Factor;
+use super::novelty::NOVELTY_MOST;
 use super::record::Record;
 use crate::policy::Objective;
 
@@ -24,14 +30,9 @@ use crate::policy::Objective;
 const FIT_REQUESTS: u32 = 128;
 /// Requests between two reckonings of the indices, at least; they take some tens of microseconds each.
 const LOOK_REQUESTS: u32 = 512;
-/// What is left of a count at each adjustment: half of it is gone after 92 of them, or 12,000 requests.
-const FIT_KEEP: f64 = 0.9925;
-/// Uses and expected uses that each level is taken to have had already: what is seen less often than this moves little.
-const PRIOR_USES: f64 = 8.0;
-/// A level is not moved by more than this factor at once.
-const STEP_MOST: f64 = 2.0;
-/// Levels stay within this factor of 1, and finite with it.
-const LEVEL_MOST: f64 = 1e12;
+/// So many uses are taken to have been seen at each level of novelty that were no more than expected: with many people at
+/// once, or none who read one page after the other, novelty says nothing.
+const NOVELTY_DOUBT_USES: f64 = 300.0;
 /// Below so many uses and expected uses nothing is known of an age, and it is taken to be like the age before.
 const KNOWN_USES: f64 = 1.0;
 /// Levels of the factor of age: two for each doubling of 32 bits.
@@ -45,59 +46,23 @@ const USES: usize = 13;
 /// Levels of gap and of size.
 const GAPS: usize = 26;
 const SIZES: usize = 65;
+/// Levels of novelty, of which only what was used once has one.
+const NOVELTIES: usize = NOVELTY_MOST as usize + 1;
 /// What rates begin with is `uses / 5 / (age + 30)`: hyperbolic, as popularity in the manner of Zipf makes them.
 const BEGIN_RATE: f64 = 0.2;
 const BEGIN_AGE: f64 = 30.0;
-
-/// A factor of the rate, at its levels.
-#[derive(Debug, Clone, Copy)]
-struct Factor<const LEVELS: usize> {
-    levels: [Level; LEVELS],
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Level {
-    value: f64,
-    used: f64,
-    expected: f64,
-}
-
-impl<const LEVELS: usize> Factor<LEVELS> {
-    fn new(value: impl Fn(usize) -> f64) -> Self {
-        Self { levels: std::array::from_fn(|level| Level { value: value(level), used: 0.0, expected: 0.0 }) }
-    }
-
-    fn value(&self, level: usize) -> f64 {
-        self.levels.get(level).map_or(1.0, |level| level.value)
-    }
-
-    fn count(&mut self, level: usize, used: f64, expected: f64) {
-        if let Some(level) = self.levels.get_mut(level) {
-            level.used += used;
-            level.expected += expected;
-        }
-    }
-
-    fn fit(&mut self) {
-        for level in &mut self.levels {
-            let ratio = (level.used + PRIOR_USES) / (level.expected + PRIOR_USES);
-            // With five factors moving at once it settles if each takes less than 2/5 of the way.
-            let step = ratio.sqrt().sqrt().clamp(1.0 / STEP_MOST, STEP_MOST);
-            level.value = (level.value * step).clamp(1.0 / LEVEL_MOST, LEVEL_MOST);
-            level.expected *= step * FIT_KEEP;
-            level.used *= FIT_KEEP;
-        }
-    }
-}
 
 /// The model, and the clock that its adjustments go by.
 #[derive(Debug)]
 pub(super) struct Model {
     uses: Factor<USES>,
     gap: Factor<GAPS>,
+    novelty: Factor<NOVELTIES>,
     /// Of what was used once, and of all else.
     size: [Factor<SIZES>; 2],
     age: Factor<AGES>,
+    /// The factors of size that worth is reckoned with, along a line; worked out with the indices.
+    sizes: [[f64; SIZES]; 2],
     /// How the factor of age differs in each class.
     class_age: [Factor<AGES>; CLASSES],
     /// How many levels of age are looked at for what was used once.
@@ -113,7 +78,9 @@ impl Model {
         let mut model = Self {
             uses: Factor::new(typical_uses),
             gap: Factor::new(|_| 1.0),
+            novelty: Factor::new(|_| 1.0),
             size: [Factor::new(|_| 1.0); 2],
+            sizes: [[1.0; SIZES]; 2],
             age: Factor::new(|level| BEGIN_RATE / (age_from(level) + BEGIN_AGE)),
             class_age: [Factor::new(|_| 1.0); CLASSES],
             once_ahead: match objective {
@@ -135,7 +102,9 @@ impl Model {
         let index = |level: usize| indices?.get(level).copied();
         let (here, ahead) = (index(level).unwrap_or(0.0), index(level + 1));
         let part = (f64::from(age) - age_from(level)) / (age_from(level + 1) - age_from(level));
-        self.others(record) * (here + (ahead.unwrap_or(here) - here) * part)
+        let sizes = self.sizes.get(size_class(record));
+        let size = sizes.and_then(|sizes| sizes.get(usize::from(record.size))).copied().unwrap_or(1.0);
+        size * self.habits(record) * (here + (ahead.unwrap_or(here) - here) * part)
     }
 
     /// Learns that a key was not asked for since this was last said of it, nor since its last use.
@@ -156,7 +125,7 @@ impl Model {
             from = end;
         }
         self.uses.count(use_level(record.uses), 0.0, expected);
-        self.gap.count(usize::from(record.gap), 0.0, expected);
+        self.count_gap(record, 0.0, expected);
         self.count_size(record, 0.0, expected);
         record.counted = now;
     }
@@ -169,7 +138,7 @@ impl Model {
             class_age.count(level, 1.0, 0.0);
         }
         self.uses.count(use_level(record.uses), 1.0, 0.0);
-        self.gap.count(usize::from(record.gap), 1.0, 0.0);
+        self.count_gap(record, 1.0, 0.0);
         self.count_size(record, 1.0, 0.0);
     }
 
@@ -178,10 +147,11 @@ impl Model {
         if !now.is_multiple_of(FIT_REQUESTS) {
             return;
         }
-        self.uses.fit();
-        self.gap.fit();
-        self.size.iter_mut().for_each(Factor::fit);
-        self.age.fit();
+        self.uses.fit(0.0);
+        self.gap.fit(0.0);
+        self.novelty.fit(NOVELTY_DOUBT_USES);
+        self.size.iter_mut().for_each(|size| size.fit(0.0));
+        self.age.fit(0.0);
         let mut before: Option<f64> = None;
         for (number, level) in self.age.levels.iter_mut().enumerate() {
             if let Some(before) = before
@@ -193,24 +163,42 @@ impl Model {
             before = Some(level.value);
         }
         for class_age in &mut self.class_age {
-            class_age.fit();
+            class_age.fit(0.0);
         }
         self.outdated |= now.is_multiple_of(LOOK_REQUESTS);
     }
 
-    /// To be called before [`Self::worth`]: works out the indices where that is due. While nothing has to leave, nobody asks
+    /// To be called before [`Self::worth`]: works out the indices and the factors of size where that is due. While nothing has to leave, nobody asks
     /// what anything is worth, and hits need not pay for it.
     pub(super) fn make_ready(&mut self) {
         if std::mem::take(&mut self.outdated) {
+            for (sizes, size) in self.sizes.iter_mut().zip(&self.size) {
+                *sizes = size.along_a_line();
+            }
             self.look_ahead();
         }
     }
 
     /// The factors other than that of age.
     fn others(&self, record: &Record) -> f64 {
+        let size = self.size.get(size_class(record)).map_or(1.0, |size| size.value(usize::from(record.size)));
+        size * self.habits(record)
+    }
+
+    /// The factors other than those of age and size.
+    fn habits(&self, record: &Record) -> f64 {
+        let gap = usize::from(record.gap);
         self.uses.value(use_level(record.uses))
-            * self.gap.value(usize::from(record.gap))
-            * self.size.get(size_class(record)).map_or(1.0, |size| size.value(usize::from(record.size)))
+            * if used_once(record) { self.novelty.value(gap) } else { self.gap.value(gap) }
+    }
+
+    fn count_gap(&mut self, record: &Record, used: f64, expected: f64) {
+        let gap = usize::from(record.gap);
+        if used_once(record) {
+            self.novelty.count(gap, used, expected);
+        } else {
+            self.gap.count(gap, used, expected);
+        }
     }
 
     fn count_size(&mut self, record: &Record, used: f64, expected: f64) {
@@ -241,12 +229,16 @@ const ONCE: usize = 0;
 /// The class of a record, by its gap, which decides how its rate goes with its age: what came back after a short gap is
 /// overdue long before what came back after a long one.
 const fn class(record: &Record) -> usize {
-    (record.gap as usize).div_ceil(6)
+    if used_once(record) { ONCE } else { (record.gap as usize).div_ceil(6) }
 }
 
 /// Which of the two factors of size is a record's.
 const fn size_class(record: &Record) -> usize {
-    (record.uses > 1) as usize
+    !used_once(record) as usize
+}
+
+const fn used_once(record: &Record) -> bool {
+    record.uses < 2
 }
 
 /// The level of an age: 0, 1, and then two for each doubling.
@@ -312,7 +304,7 @@ mod tests {
     #[test]
     fn rates_are_learnt() {
         let mut model = Model::new(Objective::Requests);
-        let idle = Record::new(0, 1000);
+        let idle = Record::new(0, 1000, 0);
         let record = |last: u32| Record { last, counted: last, uses: 2, ..idle };
         let mut waiting = idle;
         for now in 1..20_000 {
@@ -336,7 +328,7 @@ mod tests {
     #[test]
     fn the_size_of_what_was_used_once_speaks_for_itself() {
         let mut model = Model::new(Objective::Requests);
-        let record = |uses: u16, size: u8| Record { uses, size, gap: u8::from(uses > 1) * 6, ..Record::new(0, 1) };
+        let record = |uses: u16, size: u8| Record { uses, size, gap: u8::from(uses > 1) * 6, ..Record::new(0, 1, 0) };
         for now in (64..40_000).step_by(64) {
             (now - 63..=now).for_each(|now| model.tick(now));
             for (uses, size, comes_back) in [(1, 20, false), (1, 10, true), (2, 20, true), (2, 10, false)] {
@@ -349,8 +341,8 @@ mod tests {
         }
         model.make_ready();
         let worth = |uses: u16, size: u8| model.worth(&record(uses, size), 0);
-        assert!(worth(1, 10) > 8.0 * worth(1, 20), "{} {}", worth(1, 10), worth(1, 20));
-        assert!(worth(2, 20) > 8.0 * worth(2, 10), "{} {}", worth(2, 20), worth(2, 10));
+        assert!(worth(1, 10) > 4.0 * worth(1, 20), "{} {}", worth(1, 10), worth(1, 20));
+        assert!(worth(2, 20) > 4.0 * worth(2, 10), "{} {}", worth(2, 20), worth(2, 10));
     }
 
     /// What the model takes for a key's rate, over all of its keys and time, is what was used.
@@ -358,7 +350,7 @@ mod tests {
     fn expected_uses_come_to_the_uses() {
         let mut model = Model::new(Objective::Requests);
         let (mut used, mut expected) = (0.0, 0.0);
-        let mut records: Vec<Record> = (0..40).map(|_| Record::new(0, 1000)).collect();
+        let mut records: Vec<Record> = (0..40).map(|_| Record::new(0, 1000, 0)).collect();
         for now in 1..60_000_u32 {
             model.tick(now);
             // Key k is used at every (k + 2)th request that is left to it.

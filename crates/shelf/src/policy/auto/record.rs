@@ -15,8 +15,9 @@ pub(super) struct Record {
     pub(super) counted: u32,
     /// How often it was asked for; 0 only in a record of nothing.
     pub(super) uses: u16,
-    /// The binary logarithm of the usual time between two uses, rounded up, in 1..=25; 0 before the second use. Each
-    /// use moves it half of the way to the last time.
+    /// The binary logarithm of the usual time between two uses, rounded up, in 1..=25. Each use moves it half of the way
+    /// to the last time. Before the second use, when there is none: how new the company was in which it was asked for
+    /// first (`novelty.rs`), in 0..=8.
     pub(super) gap: u8,
     /// The number of bits of the size.
     pub(super) size: u8,
@@ -26,9 +27,9 @@ impl Record {
     /// The record of nothing.
     pub(super) const NOTHING: Self = Self { last: 0, counted: 0, uses: 0, gap: 0, size: 0 };
 
-    /// The record of what is asked for the first time.
-    pub(super) const fn new(now: u32, bytes: u64) -> Self {
-        Self { last: now, counted: now, uses: 1, gap: 0, size: size(bytes) }
+    /// The record of what is asked for the first time, in company that was so new.
+    pub(super) const fn new(now: u32, bytes: u64, novelty: u8) -> Self {
+        Self { last: now, counted: now, uses: 1, gap: novelty, size: size(bytes) }
     }
 
     /// Requests since its last use.
@@ -40,7 +41,7 @@ impl Record {
     pub(super) fn used(&self, now: u32, bytes: u64) -> Self {
         let gap = (u32::BITS - self.age(now).leading_zeros()).clamp(1, u32::from(GAP_MOST)) as u8;
         let gap = match self.gap {
-            0 => gap,
+            _ if self.uses < 2 => gap,
             usual => (usual + gap + u8::from(gap > usual)) / 2,
         };
         Self { last: now, counted: now, uses: self.uses.saturating_add(1), gap, size: size(bytes) }
@@ -58,8 +59,8 @@ mod tests {
 
     #[test]
     fn a_use_moves_the_gap_half_of_the_way() {
-        let first = Record::new(100, 1000);
-        assert_eq!((first.uses, first.gap, first.size, first.age(105)), (1, 0, 10, 5));
+        let first = Record::new(100, 1000, 7);
+        assert_eq!((first.uses, first.gap, first.size, first.age(105)), (1, 7, 10, 5));
         // 1,000 requests are 10 bits, 3 are 2 bits.
         let second = first.used(1100, 2000);
         assert_eq!((second.uses, second.gap, second.size, second.last, second.counted), (2, 10, 11, 1100, 1100));
