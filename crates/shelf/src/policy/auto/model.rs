@@ -32,7 +32,7 @@ const FIT_REQUESTS: u32 = 128;
 const LOOK_REQUESTS: u32 = 512;
 /// So many uses are taken to have been seen at each level of novelty that were no more than expected: with many people at
 /// once, or none who read one page after the other, novelty says nothing.
-const NOVELTY_DOUBT_USES: f64 = 300.0;
+const NOVELTY_DOUBT_USES: f64 = 1000.0;
 /// Below so many uses and expected uses nothing is known of an age, and it is taken to be like the age before.
 const KNOWN_USES: f64 = 1.0;
 /// Levels of the factor of age: two for each doubling of 32 bits.
