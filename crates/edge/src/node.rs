@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 use api::addressing::{Target, Zones};
 use api::names::{Digest, FileId, FilePath, ZoneName};
@@ -223,6 +223,8 @@ static NODES: AtomicU64 = AtomicU64::new(0);
 pub(crate) struct StoredAs {
     key: Key,
     hash: u64,
+    /// Where it was found the last time, and what; it keeps the page's place, and so its address, but nothing of it.
+    found: Option<(u32, Weak<Page>)>,
 }
 
 impl StoredAs {
@@ -377,15 +379,21 @@ impl Node {
     /// How a page is looked for in memory.
     pub(crate) fn stored_as(&self, key: PageKey) -> StoredAs {
         let key = Key::Page(key);
-        StoredAs { hash: self.store.hash(&key), key }
+        StoredAs { hash: self.store.hash(&key), key, found: None }
     }
 
     /// [`Self::use_page`].
-    pub(crate) fn use_stored(&self, stored_as: &StoredAs) -> Option<Arc<Page>> {
-        match self.store.get_hashed(stored_as.hash, &stored_as.key) {
-            Some(Item::Page(page)) => Some(page),
-            _ => None,
+    pub(crate) fn use_stored(&self, stored_as: &mut StoredAs) -> Option<Arc<Page>> {
+        let StoredAs { key, hash, found } = stored_as;
+        if let Some((place, before)) = found {
+            let same = |item: &Item| matches!(item, Item::Page(page) if std::ptr::eq(Arc::as_ptr(page), before.as_ptr()));
+            if let Some(Item::Page(page)) = self.store.get_at(*hash, *place, same) {
+                return Some(page);
+            }
         }
+        let (Item::Page(page), place) = self.store.get_placed(*hash, key)? else { return None };
+        *found = Some((place, Arc::downgrade(&page)));
+        Some(page)
     }
 
     /// [`Self::count_use`] of what memory had.
@@ -418,7 +426,7 @@ impl Node {
         let slices_there = bytes > SLICE_BYTES && variant.on_disk.entry().is_some();
         match found {
             _ if found.in_memory && !slices_there => {}
-            Found { in_memory: false, on_disk: false, seen: false } => tier.curve.pass(hash, bytes),
+            Found { in_memory: false, on_disk: false, seen: false } => tier.curve.pass(bytes),
             _ => tier.curve.record(hash, bytes, found.on_disk || found.in_memory),
         }
     }

@@ -8,6 +8,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::body::Body;
+use crate::fields;
 
 /// How long to wait, and how much to keep.
 #[derive(Debug, Clone)]
@@ -99,7 +100,8 @@ impl HttpClient {
         let peer = request.uri().authority().map_or_else(|| "(no host)".to_owned(), ToString::to_string);
         let wait = Duration::from_millis(self.limits.head_ms);
         match tokio::time::timeout(wait, self.inner.request(request)).await {
-            Ok(Ok(response)) => {
+            Ok(Ok(mut response)) => {
+                fields::detach(response.headers_mut());
                 let idle = Duration::from_millis(self.limits.idle_ms);
                 Ok(response.map(|body| Body::wrap(body).with_idle_timeout(idle)))
             }

@@ -7,6 +7,7 @@
 mod body;
 mod client;
 mod door;
+mod fields;
 mod handover;
 mod listen;
 mod proxy_protocol;

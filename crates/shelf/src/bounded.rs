@@ -175,17 +175,36 @@ impl<K: Hash + Eq, V> Bounded<K, V> {
 
     /// The value under `key`, which is used by that.
     pub fn get(&mut self, hash: u64, key: &K) -> Option<&V> {
+        self.get_placed(hash, key).map(|(value, _)| value)
+    }
+
+    /// [`Self::get`], with the slot that the value is in.
+    pub fn get_placed(&mut self, hash: u64, key: &K) -> Option<(&V, u32)> {
         let Some(slot) = self.find(hash, key) else {
             self.counters.misses += 1;
             return None;
         };
+        self.hit(slot);
+        Some((self.value(slot)?, slot))
+    }
+
+    /// The value in a slot that [`Self::get_placed`] gave, if `is_same` knows it; it is used by that. Nothing, and no miss,
+    /// where there is something else by now. It spares the looks at index and key.
+    pub fn get_at(&mut self, hash: u64, slot: u32, is_same: impl FnOnce(&V) -> bool) -> Option<&V> {
+        if self.nodes.at(slot).hash != hash || !self.value(slot).is_some_and(is_same) {
+            return None;
+        }
+        self.hit(slot);
+        self.value(slot)
+    }
+
+    fn hit(&mut self, slot: u32) {
         self.counters.hits += 1;
         let class = self.nodes.at(slot).class;
         self.count_request(class);
         if let Some(members) = self.classes.get_mut(usize::from(class)) {
             members.policy.hit(&mut self.nodes, slot);
         }
-        self.value(slot)
     }
 
     /// The value under `key`, without a use of it and without a count.

@@ -17,7 +17,7 @@
 //!
 //! The lock covers the miniature caches and what they have found; only requests for sampled keys take it.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::bounded::{Bounded, Terms};
@@ -29,10 +29,18 @@ pub const CURVE_BYTES: u64 = 4_000_000;
 pub const CURVE_FACTORS: [f64; 4] = [0.5, 1.0, 2.0, 4.0];
 /// Requests for sampled keys after which what was found counts half.
 const WINDOW_REQUESTS: u64 = 1 << 16;
-/// The highest rate of sampling, as a threshold: a quarter of the keys. More would be felt on the way of each hit.
-const MAX_THRESHOLD: u32 = u32::MAX / 4;
-/// The tier's own counters; a key always uses the same one.
-const STRIPES: usize = 8;
+/// The highest rate of sampling, as a threshold: a sixteenth of the keys. More would be felt on the way of each hit.
+const MAX_THRESHOLD: u32 = u32::MAX / 16;
+/// The tier's own counters; a thread always uses the same one.
+const STRIPES: usize = 16;
+
+thread_local! {
+    /// The counters that this thread uses, of every tier.
+    static STRIPE: usize = {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        THREADS.fetch_add(1, Ordering::Relaxed) % STRIPES
+    };
+}
 
 /// The curve of a tier. Shared by reference.
 #[derive(Debug)]
@@ -119,11 +127,8 @@ impl Curve {
     /// Notes a request for `bytes` under a key with this hash, and whether the tier had it. For a key that is not sampled
     /// this is a multiplication, a comparison, and two or four additions to counters that few others write to.
     pub fn record(&self, hash: u64, bytes: u64, hit: bool) {
-        let place = place(hash);
-        if let Some(stripe) = self.stripes.get(place as usize % STRIPES) {
-            stripe.count(bytes, hit);
-        }
-        if place > self.threshold.load(Ordering::Relaxed) {
+        self.count(bytes, hit);
+        if place(hash) > self.threshold.load(Ordering::Relaxed) {
             return;
         }
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,9 +137,13 @@ impl Curve {
     }
 
     /// Notes a request for something that the tier would not have taken in, whatever its size: a miss, and nothing to keep.
-    pub fn pass(&self, hash: u64, bytes: u64) {
-        if let Some(stripe) = self.stripes.get(place(hash) as usize % STRIPES) {
-            stripe.count(bytes, false);
+    pub fn pass(&self, bytes: u64) {
+        self.count(bytes, false);
+    }
+
+    fn count(&self, bytes: u64, hit: bool) {
+        if let Some(stripe) = self.stripes.get(STRIPE.with(|stripe| *stripe)) {
+            stripe.count(bytes, hit);
         }
     }
 
@@ -305,7 +314,7 @@ mod tests {
     fn in_a_large_tier_fewer_keys_are_sampled_and_memory_is_bounded() {
         let trace = zipf(0.7, 400_000, 200_000, 8);
         let curve = Curve::new(u64::MAX, PolicyChoice::default(), 0);
-        assert!((curve.rate() - 0.25).abs() < 0.001);
+        assert!((curve.rate() - 1.0 / 16.0).abs() < 0.001);
         let mut seen = HashSet::new();
         for (id, bytes) in &trace {
             curve.record(hash(*id), *bytes, !seen.insert(*id));

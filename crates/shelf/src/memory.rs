@@ -80,12 +80,20 @@ impl<K: Hash + Eq, V: Clone> Memory<K, V> {
 
     /// The value under `key`, which is used by that.
     pub fn get(&self, key: &K) -> Option<V> {
-        self.get_hashed(self.hash(key), key)
+        let hash = self.hash(key);
+        self.shard(hash).get(hash, key).cloned()
     }
 
-    /// [`Self::get`] of a key whose [hash](Self::hash) is known.
-    pub fn get_hashed(&self, hash: u64, key: &K) -> Option<V> {
-        self.shard(hash).get(hash, key).cloned()
+    /// [`Self::get`] of a key whose [hash](Self::hash) is known, with the place that the value is in.
+    pub fn get_placed(&self, hash: u64, key: &K) -> Option<(V, u32)> {
+        self.shard(hash).get_placed(hash, key).map(|(value, place)| (value.clone(), place))
+    }
+
+    /// The value in a place that [`Self::get_placed`] gave for a key with this hash, if `is_same` knows it; it is used by
+    /// that. Nothing, and no miss, where there is something else by now. It spares the looks at index and key. `is_same`
+    /// runs under the shard's lock: it must be quick and must not use this tier.
+    pub fn get_at(&self, hash: u64, place: u32, is_same: impl FnOnce(&V) -> bool) -> Option<V> {
+        self.shard(hash).get_at(hash, place, is_same).cloned()
     }
 
     /// The value under `key`, without a use of it and without a count.
@@ -299,6 +307,26 @@ mod tests {
         assert_eq!(memory.insert(5, 5, ENTRY), Insertion::Stored { replaced: None, evicted: vec![(1, 1), (4, 4)] });
         let counters = Counters { hits: 2, insertions: 6, evictions: 3, ..Counters::default() };
         assert_eq!(memory.counters(), counters);
+    }
+
+    #[test]
+    fn a_place_is_good_for_as_long_as_its_value_is_in_it() {
+        let memory = lru(2 * ENTRY);
+        let hash = memory.hash(&1);
+        assert_eq!(memory.get_placed(hash, &1), None);
+        memory.insert(1, 10, 0);
+        let (value, place) = memory.get_placed(hash, &1).unwrap();
+        memory.insert(2, 20, 0);
+        // It is a use: 2 leaves.
+        assert_eq!((value, memory.get_at(hash, place, |value| *value == 10)), (10, Some(10)));
+        memory.insert(3, 30, 0);
+        assert_eq!((memory.peek(&2), memory.peek(&1)), (None, Some(10)));
+        assert_eq!(memory.get_at(hash, place, |value| *value == 11), None);
+        assert_eq!(memory.get_at(hash + 1, place, |_| true), None);
+        assert_eq!(memory.get_at(hash, 9, |_| true), None);
+        memory.remove(&1);
+        assert_eq!(memory.get_at(hash, place, |_| true), None);
+        assert_eq!((memory.counters().hits, memory.counters().misses), (2, 1));
     }
 
     #[test]

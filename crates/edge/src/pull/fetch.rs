@@ -4,8 +4,8 @@
 //! into a [`Growing`] that everybody reads. What may not be stored is handed to the one request that started the fetch, as
 //! it comes and at its pace; everybody else is let go at the head.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use api::names::Tag;
@@ -409,6 +409,7 @@ impl Order {
             tags: self.tags(&parts.headers),
             fields,
             content: Content::Parts(Vec::new()),
+            body: OnceLock::new(),
             forms: Forms::default(),
             length: None,
             announced: None,

@@ -5,8 +5,8 @@
 //! format; to change the meaning of one is, and gets another [`FORMAT`], which older programs leave alone. The stamp holds
 //! [`FORMAT`] and the two numbers of [`Began`], little-endian, eight bytes each.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -135,6 +135,7 @@ pub(crate) fn thaw(head: &Head, entry: EntryId, present: Option<&Present>) -> Op
                 present.is_none_or(|present| u32::try_from(index).is_ok_and(|number| present.contains(number)))
             })),
         },
+        body: OnceLock::new(),
         forms: Forms::default(),
         length: Some(length),
         announced: None,

@@ -4,8 +4,8 @@
 //! A variant is in its page from the moment that its head has arrived, with a body that is still growing; when that is
 //! complete the variant is replaced by one with the bytes, and when it breaks off it is taken out.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use api::names::{Tag, ZoneName};
 use bytes::Bytes;
@@ -71,6 +71,8 @@ pub(crate) struct Variant {
     /// As they go out, without `Age` and `Content-Length`.
     pub(crate) fields: HeaderMap,
     pub(crate) content: Content,
+    /// The same, where it is a 200 that is here as a whole and in one piece; see `ready.rs`.
+    pub(crate) body: OnceLock<Option<Bytes>>,
     /// The body compressed, where that was done. They are of this very body: who changes that, begins anew with them.
     pub(crate) forms: Forms,
     /// Of the whole representation, in bytes, where known.
@@ -289,6 +291,7 @@ impl Variant {
             status: self.status,
             fields: self.fields.clone(),
             content: self.content.clone(),
+            body: OnceLock::new(),
             forms: self.forms.clone(),
             length: self.length,
             announced: self.announced.clone(),

@@ -14,6 +14,7 @@ use super::error::{UpstreamError, innermost};
 use super::lease::{Connection, Lease};
 use super::meter::Meter;
 use super::upload::{Progress, Upload};
+use crate::fields;
 
 /// Takes the informational responses (1xx but 100 and 101) that come before a response. It is called on the connection's
 /// task and must not block.
@@ -105,7 +106,10 @@ pub(super) async fn exchange(
         }
     };
     let mut refused = match answer {
-        Ok(Ok(response)) => return Ok((response, lease)),
+        Ok(Ok(mut response)) => {
+            fields::detach(response.headers_mut());
+            return Ok((response, lease));
+        }
         Ok(Err(refused)) => refused,
         Err(late) => return Err(Failure::new(late)),
     };
