@@ -391,7 +391,8 @@ impl Node {
     pub(crate) fn use_stored(&self, stored_as: &mut StoredAs) -> Option<Arc<Page>> {
         let StoredAs { key, hash, found } = stored_as;
         if let Some((place, before)) = found {
-            let same = |item: &Item| matches!(item, Item::Page(page) if std::ptr::eq(Arc::as_ptr(page), before.as_ptr()));
+            let same =
+                |item: &Item| matches!(item, Item::Page(page) if std::ptr::eq(Arc::as_ptr(page), before.as_ptr()));
             if let Some(Item::Page(page)) = self.store.get_at(*hash, *place, same) {
                 return Some(page);
             }
