@@ -75,7 +75,7 @@ async fn pings_without_end() {
 /// A field of 4,000 bytes that is sent once, and a byte for each copy of it; and nothing of the answers is taken.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fields_that_are_small_on_the_wire_alone() {
-    let bounds = Bounds { patience_ms: SHORT_MS, connections: 100, bytes: 256 << 10, cpu_us: 40_000 };
+    let bounds = Bounds { patience_ms: SHORT_MS, connections: 100, bytes: 384 << 10, cpu_us: 150_000 };
     let ends = ["enhance your calm", "cut off"];
     cost("indexed-field bombs with a closed window", bounds, &ends, |to| async move {
         let mut client = Client::connect(to, NO_WINDOW).await;

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 /// Such frames that a client may send at once without asking for anything.
 const FRAMES: u32 = 1_000;
+/// What a request counts that is refused: its fields were unpacked.
+const FRAMES_OF_REFUSED: u32 = 4;
 /// Those that it earns with a request,
 const FRAMES_PER_REQUEST: u32 = 2;
 /// with each 1 KiB that it takes of responses,
@@ -30,7 +32,17 @@ impl Meter {
     /// A frame that brings nothing. Whether it is part of a flood.
     #[must_use]
     pub(crate) fn is_flooded(&mut self) -> bool {
-        if let Some(left) = self.left.checked_sub(1) {
+        self.is_flooded_by(1)
+    }
+
+    /// A request beyond the streams at once. Whether it is part of a flood.
+    #[must_use]
+    pub(crate) fn is_flooded_with_requests(&mut self) -> bool {
+        self.is_flooded_by(FRAMES_OF_REFUSED)
+    }
+
+    fn is_flooded_by(&mut self, frames: u32) -> bool {
+        if let Some(left) = self.left.checked_sub(frames) {
             self.left = left;
             return false;
         }

@@ -1,8 +1,8 @@
 //! HTTP/2 (RFC 9113): the server's side of a connection, in one task for it and all its streams.
 //!
-//! A round of the task: take every frame that has come; let the streams go on that can; write once what came of all that. A
-//! request whose answer is ready is answered while its frame is taken, out of the decoded fields and into the buffer that is written:
-//! it is never queued, woken or allocated for.
+//! A round of the task: take every frame that has come; begin the streams that are still wanted then, and let those go on that
+//! can; write once what came of all that. A request whose answer is ready is answered while its frame is taken, out of the decoded
+//! fields and into the buffer that is written: it is never queued, woken or allocated for.
 //!
 //! Pure: `frame.rs` (what frames look like), `meter.rs` (counts those that bring nothing), `request.rs` (judges requests), and
 //! `hpack` beside this folder. State without I/O: `connection.rs`, `requests.rs`, `streams.rs`. Shells: `respond.rs` (the future of
@@ -52,6 +52,8 @@ use super::wire::{READ_BYTES, READ_LEAST_BYTES, Transport};
 use crate::body::BodyError;
 use crate::serve::{Peer, ServerLimits};
 
+/// Streams that are begun together, once the frames that came with them were taken.
+const BEGUN_AT_ONCE: usize = 64;
 /// After a mistake the client gets this long to read why, and to close, in milliseconds: closing at once, with bytes unread,
 /// would reset the connection and destroy the reason on its way.
 const LINGER_MS: u64 = 1_000;
@@ -84,6 +86,8 @@ pub(crate) async fn run<T, S, B>(
     // Dropped with this future: streams end with their connection.
     let mut streams = FuturesUnordered::new();
     let mut spare = None;
+    // Begun only when all frames that have come were taken: what the client took back by then costs the service nothing.
+    let mut begun: Vec<(Handle, Start)> = Vec::new();
     let (rounds, state) = (&mut connection, Arc::clone(&core));
     let mut round = move |cx: &mut Context<'_>| {
         if !lock(&core).is_draining() && shut_down.as_mut().poll(cx).is_ready() {
@@ -92,26 +96,42 @@ pub(crate) async fn run<T, S, B>(
         loop {
             let mut goes_on = false;
             loop {
-                let (stream, start) = match rounds.poll_step(cx) {
+                match rounds.poll_step(cx) {
                     Err(end) => return Poll::Ready(end),
                     Ok(Step::More) => break,
-                    Ok(Step::Full | Step::Reset) => {
+                    Ok(Step::Full) => {
                         goes_on = true;
                         break;
                     }
-                    Ok(Step::Request(asked)) => (asked.stream, Start::Request(asked)),
-                    Ok(Step::Body(stream, body)) => (stream, Start::Body(body)),
-                };
-                let mut slot: Slot<_> = spare.take().unwrap_or_default();
-                slot.fill(answer(start, Handle::new(&core, stream)));
-                match Pin::new(&mut slot).poll(cx) {
-                    Poll::Ready(end) => {
-                        if let Err(reason) = lock(&core).ended(end) {
-                            return Poll::Ready(Over::Mistake(reason));
+                    Ok(Step::Reset) => goes_on = true,
+                    Ok(Step::Request(asked)) => begun.push((Handle::new(&core, asked.stream), Start::Request(asked))),
+                    Ok(Step::Body(stream, body)) => begun.push((Handle::new(&core, stream), Start::Body(body))),
+                }
+                if begun.len() >= BEGUN_AT_ONCE {
+                    goes_on = true;
+                    break;
+                }
+            }
+            for (stream, start) in begun.drain(..) {
+                let end = if stream.is_reset() {
+                    drop(stream);
+                    Some(End::Reset)
+                } else {
+                    let mut slot: Slot<_> = spare.take().unwrap_or_default();
+                    slot.fill(answer(start, stream));
+                    match Pin::new(&mut slot).poll(cx) {
+                        Poll::Ready(end) => {
+                            spare = Some(slot);
+                            Some(end)
                         }
-                        spare = Some(slot);
+                        Poll::Pending => {
+                            streams.push(slot);
+                            None
+                        }
                     }
-                    Poll::Pending => streams.push(slot),
+                };
+                if let Some(Err(reason)) = end.map(|end| lock(&core).ended(end)) {
+                    return Poll::Ready(Over::Mistake(reason));
                 }
             }
             while !lock(&core).is_full()

@@ -95,7 +95,7 @@ impl Core {
         }
         let open = self.streams.len() - self.reset;
         if open >= self.limits.h2_streams as usize {
-            if self.meter.is_flooded() {
+            if self.meter.is_flooded_with_requests() {
                 return Err(Reason::Calm);
             }
             self.refuse(stream, ends, Reason::Refused);

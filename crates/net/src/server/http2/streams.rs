@@ -206,6 +206,11 @@ impl Handle {
         Self { core: Arc::clone(core), stream }
     }
 
+    /// Whether the stream was taken back, or has ended otherwise.
+    pub(crate) fn is_reset(&self) -> bool {
+        lock(&self.core).streams.get(&self.stream).is_none_or(Stream::is_reset)
+    }
+
     /// Waits until the stream is reset.
     pub(crate) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<Gone> {
         match lock(&self.core).streams.get_mut(&self.stream) {
