@@ -31,7 +31,7 @@ use crate::pull::zone::PullZone;
 use crate::purges::Verdict;
 
 /// URLs that a thread remembers: [`WAYS`] in each of so many sets. One to two kilobytes each, and another for each further form.
-const SETS: usize = 4_096;
+const SETS: usize = 8_192;
 /// Places for the URLs of one set.
 const WAYS: usize = 4;
 /// Bytes of host and target of a URL that is remembered.

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -34,7 +34,7 @@ pub(crate) struct Bounds {
 }
 
 /// Has so many clients do the same at once. `attack` does it with one connection, and says how that ended; each has to end in
-/// one of the ways of `ends`.
+/// one of the ways of `ends`, and at least one of them in the first way: the others are what it looks like where that is lost.
 pub(crate) async fn cost<F>(what: &str, bounds: Bounds, ends: &[&str], attack: impl Fn(SocketAddr) -> F)
 where
     F: Future<Output = String> + Send + 'static,
@@ -46,11 +46,13 @@ where
         let bytes = tokio::task::spawn_blocking(move || get(address, page)).await.expect("an answer");
         assert!(bytes >= PAGE_BYTES, "{page}");
     }
+    let told = AtomicU64::new(0);
     let all = async |connections: usize| {
         let mut clients: JoinSet<String> = (0..connections).map(|_| attack(edge.address)).collect();
         while let Some(ended) = clients.join_next().await {
             let ended = ended.expect("no panic");
             assert!(ends.contains(&&*ended), "{what}: a connection ended with {ended:?}, not with one of {ends:?}");
+            told.fetch_add(u64::from(ends.first() == Some(&&*ended)), Ordering::Relaxed);
         }
     };
     // Its end is of no interest.
@@ -76,6 +78,7 @@ where
     assert!(bytes <= most_bytes, "{what}: {bytes} bytes, more than {most_bytes}");
     assert!(cpu <= most_cpu, "{what}: {cpu} ms, more than {most_cpu}");
     assert!(served > 0, "{what}: nobody else was served");
+    assert!(told.load(Ordering::Relaxed) > 0, "{what}: no connection ended with {:?}", ends.first());
 }
 
 /// Asks for a page again and again, on a thread of its own, so that it is only the edge that it waits for; how often.
