@@ -1,6 +1,5 @@
 //! The loop of a connection: head, exchange, head, exchange, until one side has enough.
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -9,13 +8,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
-use bytes::{Buf, Bytes};
-use http::{Request, Response};
+use bytes::Buf;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tower_service::Service;
 
-use super::body::Incoming;
 use super::date::DateText;
 use super::exchange::{Exchanges, Next};
 use super::head::{self, Head};
@@ -26,9 +22,8 @@ use super::refusal::Refusal;
 use super::scan::{HeadLimits, Scanner};
 use super::wire::{Transport, Wire};
 use super::{encode, http2};
-use crate::body::BodyError;
 use crate::door::TLS_HANDSHAKE;
-use crate::serve::{Peer, ServerLimits};
+use crate::serve::{HttpService, Peer, ServerLimits};
 
 /// What an HTTP/2 connection begins with (RFC 9113 section 3.4). No HTTP/1 request does: its version would be refused.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -43,20 +38,14 @@ const LINGER_MS: u64 = 1_000;
 const LINGER_BYTES: usize = 1 << 20;
 
 /// Serves one connection: HTTP/1.x, or HTTP/2 if it begins with that protocol's preface.
-pub(crate) async fn run<T, S, B>(
+pub(crate) async fn run<T: Transport, S: HttpService>(
     io: T,
     peer: SocketAddr,
     mut service: S,
     ready: Option<Arc<dyn ReadyAnswers>>,
     limits: ServerLimits,
     shutdown: CancellationToken,
-) where
-    T: Transport,
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BodyError>,
-{
+) {
     let exchanges = Exchanges {
         wire: Wire::new(io),
         peer: Peer { address: peer, secure: T::SECURE },

@@ -22,7 +22,6 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -31,12 +30,10 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use http::{Request, Response};
 use tokio_util::sync::CancellationToken;
-use tower_service::Service;
 
 pub(crate) use body::StreamBody;
 use connection::{Core, Step};
@@ -44,13 +41,11 @@ use frame::Reason;
 use respond::{End, Start};
 use streams::{Handle, lock};
 
-use super::body::Incoming;
 use super::h1::Timer;
 use super::plain::ReadyAnswers;
 use super::pool;
 use super::wire::{READ_BYTES, READ_LEAST_BYTES, Transport};
-use crate::body::BodyError;
-use crate::serve::{Peer, ServerLimits};
+use crate::serve::{HttpService, Peer, ServerLimits};
 
 /// Streams that are begun together, once the frames that came with them were taken.
 const BEGUN_AT_ONCE: usize = 64;
@@ -61,20 +56,14 @@ const LINGER_MS: u64 = 1_000;
 const LINGER_BYTES: usize = 1 << 20;
 
 /// Serves a connection that begins with HTTP/2's preface.
-pub(crate) async fn run<T, S, B>(
+pub(crate) async fn run<T: Transport, S: HttpService>(
     io: T,
     peer: SocketAddr,
     service: S,
     ready: Option<Arc<dyn ReadyAnswers>>,
     limits: ServerLimits,
     shutdown: CancellationToken,
-) where
-    T: Transport,
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BodyError>,
-{
+) {
     let stall = Duration::from_millis(limits.stall_ms);
     let idle = Timer::new(limits.head_ms);
     let core = Core::new(Peer { address: peer, secure: T::SECURE }, ready, limits);

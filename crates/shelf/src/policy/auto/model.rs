@@ -341,8 +341,8 @@ mod tests {
         }
         model.make_ready();
         let worth = |uses: u16, size: u8| model.worth(&record(uses, size), 0);
-        assert!(worth(1, 10) > 4.0 * worth(1, 20), "{} {}", worth(1, 10), worth(1, 20));
-        assert!(worth(2, 20) > 4.0 * worth(2, 10), "{} {}", worth(2, 20), worth(2, 10));
+        assert!(worth(1, 10) > 6.0 * worth(1, 20), "{} {}", worth(1, 10), worth(1, 20));
+        assert!(worth(2, 20) > 6.0 * worth(2, 10), "{} {}", worth(2, 20), worth(2, 10));
     }
 
     /// What the model takes for a key's rate, over all of its keys and time, is what was used.
