@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::listen::Listener;
 use crate::proxy_protocol;
 use crate::serve::{HttpService, ServerLimits};
-use crate::server::{self, ReadyAnswers};
+use crate::server::{self, ReadyAnswers, Transport};
 use crate::stall::StallGuard;
-use crate::tls::{self, Tls};
+use crate::tls::{self, HandshakeError, Tls, TlsStream};
 
 /// What connections of a listener are like. The default: plain HTTP, directly from clients.
 #[derive(Debug, Clone, Default)]
@@ -47,8 +46,6 @@ impl Doors {
 
 /// The first byte of a handshake of TLS (RFC 8446 section 5.1).
 pub(crate) const TLS_HANDSHAKE: u8 = 22;
-/// For the first byte of a connection that is to speak TLS, in milliseconds.
-const FIRST_BYTE_MS: u64 = 10_000;
 /// For the answer to whoever speaks HTTP where TLS is spoken, in milliseconds.
 const PLAIN_ANSWER_MS: u64 = 1_000;
 
@@ -84,7 +81,7 @@ impl Door {
             let io = StallGuard::new(stream, stall);
             return Box::pin(server::run(io, peer, service, ready, limits, shutdown)).await;
         };
-        match Box::pin(shake_hands(&tls, stream, stall, peer)).await {
+        match Box::pin(shake_hands(&tls, StallGuard::new(stream, stall), peer)).await {
             Some(stream) if tls::is_http2(&stream) => {
                 Box::pin(server::run_http2(*stream, peer, service, ready, limits, shutdown)).await;
             }
@@ -109,46 +106,31 @@ impl Door {
     }
 }
 
-/// What passes in clear text from here on; nothing: it did not come to that.
-async fn shake_hands(
-    tls: &Tls,
-    mut stream: TcpStream,
-    stall: Duration,
-    peer: SocketAddr,
-) -> Option<Box<TlsStream<StallGuard>>> {
-    if !speaks_tls(&mut stream, peer).await {
-        return None;
-    }
-    match tls.accept(StallGuard::new(stream, stall)).await {
+/// What passes in clear text from here on; nothing: it did not come to that. Whoever speaks HTTP instead is told so.
+async fn shake_hands<T: Transport>(tls: &Tls, io: T, peer: SocketAddr) -> Option<Box<TlsStream<T>>> {
+    match tls.accept(io).await {
         Ok(stream) => Some(Box::new(stream)),
         Err(error) => {
             tracing::debug!(%peer, %error, "connection closed");
+            if let HandshakeError::Plain(io) = error {
+                refuse_plain(io).await;
+            }
             None
         }
     }
 }
 
-/// Whether a handshake of TLS begins. Whoever speaks HTTP instead is told so.
-async fn speaks_tls(stream: &mut TcpStream, peer: SocketAddr) -> bool {
-    let mut first = [0];
-    let peeked = tokio::time::timeout(Duration::from_millis(FIRST_BYTE_MS), stream.peek(&mut first)).await;
-    match (peeked, first) {
-        (Ok(Ok(1)), [byte]) if !byte.is_ascii_uppercase() => true,
-        (Ok(Ok(1)), _) => {
-            tracing::debug!(%peer, "plain HTTP on a port of TLS");
-            let answer = async {
-                // What fails here fails for somebody who has to come again anyway.
-                let _ = stream.write_all(PLAIN_ANSWER).await;
-                let _ = stream.shutdown().await;
-                // Closing with bytes unread would destroy the answer on its way.
-                let mut rest = vec![0; DROPPED_BYTES];
-                while let Ok(1..) = tokio::io::AsyncReadExt::read(stream, &mut rest).await {}
-            };
-            let _ = tokio::time::timeout(Duration::from_millis(PLAIN_ANSWER_MS), answer).await;
-            false
-        }
-        _ => false,
-    }
+/// Tells a client that TLS is spoken here.
+async fn refuse_plain<T: Transport>(mut io: T) {
+    let answer = async {
+        // What fails here fails for somebody who has to come again anyway.
+        let _ = io.write_all(PLAIN_ANSWER).await;
+        let _ = io.shutdown().await;
+        // Closing with bytes unread would destroy the answer on its way.
+        let mut rest = vec![0; DROPPED_BYTES];
+        while let Ok(1..) = io.read(&mut rest).await {}
+    };
+    let _ = tokio::time::timeout(Duration::from_millis(PLAIN_ANSWER_MS), answer).await;
 }
 
 #[cfg(test)]

@@ -318,7 +318,7 @@ struct Hit<'a> {
 }
 
 impl Hit<'_> {
-    /// Adds what is different to a head, and the empty line.
+    /// Adds what is different to a head.
     fn finish_head(&self, head: &mut Vec<u8>) {
         let Self { node, age_s, ttl_s, .. } = self;
         let (ms, us) = self.took();
@@ -332,7 +332,7 @@ impl Hit<'_> {
         push_number(head, ms, 1);
         head.push(b'.');
         push_number(head, us, 3);
-        head.extend_from_slice(b"\r\n\r\n");
+        head.extend_from_slice(b"\r\n");
     }
 
     /// The same for a block of HPACK.

@@ -61,9 +61,10 @@ pub(crate) async fn run<T: Transport, S: HttpService>(
     let mut connection = Connection { exchanges, ready: ready.clone(), limits: head_limits, timer, drain, first: true };
     loop {
         let next = match connection.next_head().await {
-            Ok(Begins::Answered) => {
+            Ok(Begins::Answered { closes: false }) => {
                 connection.exchanges.wire.flush().await.map(|()| Next::Request).map_err(|_| Fault::Gone)
             }
+            Ok(Begins::Answered { closes: true }) => Ok(Next::Close { unread: false }),
             // In a box, so that a connection that waits for a request is not as large as one that has it.
             Ok(Begins::Request(head)) => Box::pin(connection.exchanges.run(*head, &mut service)).await,
             Ok(Begins::Http2) => {
@@ -107,8 +108,10 @@ struct Connection<T> {
 /// What comes next on a connection.
 enum Begins {
     Request(Box<Head>),
-    /// A request whose answer was ready, and is staged now.
-    Answered,
+    /// A request whose answer was ready, and is staged now. `closes`: it was the last one.
+    Answered {
+        closes: bool,
+    },
     Http2,
     /// A handshake of TLS, which is spoken elsewhere.
     Tls,
@@ -133,8 +136,8 @@ impl<T: Transport> Connection<T> {
             }
             if !preface && let Some(found) = scanner.advance(input, &self.limits)? {
                 self.first = false;
-                if self.answered(found.clone()) {
-                    return Ok(Begins::Answered);
+                if let Some(closes) = self.answered(found.clone()) {
+                    return Ok(Begins::Answered { closes });
                 }
                 let input = &mut self.exchanges.wire.input;
                 input.advance(found.start);
@@ -153,15 +156,19 @@ impl<T: Transport> Connection<T> {
         }
     }
 
-    /// Whether the answer to the request whose head stands there was ready. It is staged then, and the head is taken.
-    fn answered(&mut self, found: Range<usize>) -> bool {
+    /// Answers the request whose head stands there, if the answer is ready: it is staged then, and the head is taken.
+    /// Whether that was the last request.
+    fn answered(&mut self, found: Range<usize>) -> Option<bool> {
         let Exchanges { wire, shutdown, peer, .. } = &mut self.exchanges;
-        let Some(ready) = self.ready.as_deref().filter(|_| !shutdown.is_cancelled()) else { return false };
-        let head = wire.input.get(found.clone()).and_then(|head| Plain::read(head, *peer));
-        let Some(body) = head.and_then(|plain| ready.answer(&plain, wire.output.staged())) else { return false };
+        let ready = self.ready.as_deref().filter(|_| !shutdown.is_cancelled())?;
+        let plain = Plain::read(wire.input.get(found.clone())?, *peer)?;
+        let staged = wire.output.staged();
+        let body = ready.answer(&plain, staged)?;
+        let closes = plain.closes;
+        staged.extend_from_slice(if closes { b"connection: close\r\n\r\n" } else { b"\r\n" });
         wire.input.advance(found.end);
         wire.output.push(body, b"");
-        true
+        Some(closes)
     }
 
     async fn fill(&mut self, idle: bool) -> Filled {
@@ -189,13 +196,10 @@ impl<T: Transport> Connection<T> {
     /// Writes what is staged and ends the connection, so that the client can read what was sent.
     async fn close(mut self, unread: bool) {
         let wire = &mut self.exchanges.wire;
-        if poll_fn(|cx| wire.poll_flush(cx)).await.is_err() {
+        if poll_fn(|cx| wire.poll_end(cx)).await.is_err() || (!unread && wire.input.is_empty()) {
             return;
         }
         let linger = async {
-            if poll_fn(|cx| wire.poll_shutdown(cx)).await.is_err() || (!unread && wire.input.is_empty()) {
-                return;
-            }
             let mut dropped = 0;
             while dropped < LINGER_BYTES {
                 wire.input.clear();

@@ -44,7 +44,7 @@ pub fn is_plain_field(name: &[u8]) -> bool {
     PLAIN_FIELDS.iter().any(|plain| plain.as_bytes().eq_ignore_ascii_case(name))
 }
 
-/// A plain read: a GET over a connection that stays open, with a host and no field but plain ones.
+/// A plain read: a GET with a host and no field but plain ones.
 #[derive(Debug, Clone, Copy)]
 pub struct Plain<'a> {
     /// Who asks.
@@ -55,6 +55,8 @@ pub struct Plain<'a> {
     pub host: &'a [u8],
     /// The target, as it came; it begins with `/`.
     pub target: &'a [u8],
+    /// The connection ends after the response.
+    pub closes: bool,
     fields: Fields<'a>,
 }
 
@@ -68,8 +70,8 @@ enum Fields<'a> {
 
 /// What answers plain reads at once.
 pub trait ReadyAnswers: Send + Sync + 'static {
-    /// Appends the head of the response, with its empty line, to `head`, and gives the body, whose length the head says.
-    /// `None`: it has no answer ready, and has appended nothing.
+    /// Appends the head of the response without its empty line to `head`, and gives the body, whose length the head says.
+    /// What is about the connection is left to the server. `None`: it has no answer ready, and has appended nothing.
     fn answer(&self, asked: &Plain<'_>, head: &mut Vec<u8>) -> Option<Bytes>;
 
     /// The same in HTTP/2, where heads are blocks of HPACK: appends all its fields to `block`, `:status` first, with
@@ -86,7 +88,7 @@ impl<'a> Plain<'a> {
         if target.first() != Some(&b'/') {
             return None;
         }
-        let (mut host, mut rest) = (None, fields);
+        let (mut host, mut closes, mut rest) = (None, false, fields);
         while let Some((line, after)) = line_of_field(rest)? {
             let (name, value) = line;
             if name.eq_ignore_ascii_case(b"host") {
@@ -94,15 +96,13 @@ impl<'a> Plain<'a> {
                     return None;
                 }
             } else if name.eq_ignore_ascii_case(b"connection") {
-                if !value.eq_ignore_ascii_case(b"keep-alive") {
-                    return None;
-                }
+                closes |= closes_after(value)?;
             } else if !is_plain_field(name) {
                 return None;
             }
             rest = after;
         }
-        Some(Self { peer, version: Version::HTTP_11, host: host?, target, fields: Fields::Lines(fields) })
+        Some(Self { peer, version: Version::HTTP_11, host: host?, target, closes, fields: Fields::Lines(fields) })
     }
 
     /// The same of the parts of a request that was parsed. Its body must be known to be empty.
@@ -110,10 +110,12 @@ impl<'a> Plain<'a> {
         let plain = |name: &header::HeaderName| {
             *name == header::HOST || *name == header::CONNECTION || is_plain_field(name.as_str().as_bytes())
         };
-        let keeps = |value: &header::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"keep-alive");
-        if *method != Method::GET || !fields.keys().all(plain) || !fields.get_all(header::CONNECTION).iter().all(keeps)
-        {
+        if *method != Method::GET || !fields.keys().all(plain) {
             return None;
+        }
+        let mut closes = false;
+        for value in fields.get_all(header::CONNECTION) {
+            closes |= closes_after(value.as_bytes())?;
         }
         let (host, target) = (fields.get(header::HOST)?, uri.path_and_query()?.as_str());
         target.starts_with('/').then(|| Self {
@@ -121,6 +123,7 @@ impl<'a> Plain<'a> {
             version,
             host: host.as_bytes(),
             target: target.as_bytes(),
+            closes,
             fields: Fields::Map(fields),
         })
     }
@@ -133,7 +136,7 @@ impl<'a> Plain<'a> {
         }
         let (host, target) = (block.authority()?, block.path()?);
         let fields = Fields::Block(block);
-        target.starts_with(b"/").then_some(Self { peer, version: Version::HTTP_2, host, target, fields })
+        target.starts_with(b"/").then_some(Self { peer, version: Version::HTTP_2, host, target, closes: false, fields })
     }
 
     /// The values of a field, whose name is given in lower case.
@@ -157,6 +160,12 @@ impl<'a> Plain<'a> {
         let in_block = block.into_iter().flat_map(Block::fields).filter(move |(found, _)| *found == name.as_bytes());
         in_lines.chain(in_map).chain(in_block.map(|(_, value)| value))
     }
+}
+
+/// Whether a value of `Connection` ends the connection; nothing where it says anything else than that or the opposite.
+fn closes_after(value: &[u8]) -> Option<bool> {
+    let closes = value.eq_ignore_ascii_case(b"close");
+    (closes || value.eq_ignore_ascii_case(b"keep-alive")).then_some(closes)
 }
 
 /// A field's name and value.
@@ -213,7 +222,7 @@ mod tests {
             "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET / HTTP/1.1\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close, x\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, x\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nCookie: a=b\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nRange: bytes=0-1\r\n\r\n",
@@ -238,7 +247,8 @@ mod tests {
         for (name, value, plain) in [
             ("user-agent", "x", true),
             ("connection", "keep-alive", true),
-            ("connection", "close", false),
+            ("connection", "Close", true),
+            ("connection", "upgrade", false),
             ("cookie", "a=b", false),
             ("x-other", "", false),
         ] {

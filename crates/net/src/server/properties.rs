@@ -131,10 +131,11 @@ fn agree(plain: &Plain<'_>, head: &Result<Head, Refusal>) {
         Ok(head) => {
             let request = &head.request;
             assert_eq!((request.method(), request.version()), (&Method::GET, Version::HTTP_11));
-            assert!(head.keep_alive && !head.upgrade && !head.expects_continue && head.framing == Framing::None);
+            assert_eq!(head.keep_alive, !plain.closes);
+            assert!(!head.upgrade && !head.expects_continue && head.framing == Framing::None);
             let parsed =
                 Plain::of(request.method(), request.uri(), request.headers(), PEER, Version::HTTP_11).expect("plain");
-            assert_eq!((plain.host, plain.target), (parsed.host, parsed.target));
+            assert_eq!((plain.host, plain.target, plain.closes), (parsed.host, parsed.target, parsed.closes));
         }
         Err(refusal) => assert!(matches!(refusal, Refusal::Target | Refusal::Host), "{refusal:?}: {plain:?}"),
     }

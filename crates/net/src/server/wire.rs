@@ -30,6 +30,9 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Makes the coming end a reset. For bodies that end with the connection, where a clean end would look complete.
     fn reset_on_close(&mut self);
 
+    /// The end follows what is written from now on, at once: what is written may wait for it.
+    fn end_follows(&mut self) {}
+
     /// Sends `head` and after it `body` without a copy of the body, where it lies in pages that allow that. `more`: something
     /// follows. Nothing: they have to be written, as they have to where this is not a socket.
     fn poll_send(
@@ -96,8 +99,10 @@ impl<T: Transport> Wire<T> {
         std::future::poll_fn(|cx| self.poll_flush(cx)).await
     }
 
-    /// Ends the writing direction.
-    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Writes all of `output`, and ends the writing direction.
+    pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.end_follows();
+        ready!(self.poll_drain(cx))?;
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 

@@ -1,11 +1,12 @@
 //! TLS towards clients: rustls over aws-lc-rs, versions 1.2 and 1.3, `h2` and `http/1.1` by ALPN, resumption, no early data.
 //!
 //! `files.rs` reads and checks one certificate, `store.rs` keeps all of them by name and in step with their files; here
-//! stands the handshake, with its limits. A connection that has shaken hands is a [`Transport`](crate::server::Transport)
-//! like a plain one.
+//! stands the handshake, with its limits. A connection that has shaken hands (`stream.rs`) is a
+//! [`Transport`](crate::server::Transport) like a plain one.
 
 mod files;
 mod store;
+mod stream;
 
 use std::io;
 use std::path::PathBuf;
@@ -14,17 +15,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rustls::crypto::aws_lc_rs;
-use rustls::server::{Acceptor, ServerSessionMemoryCache};
-use rustls::{HandshakeKind, ServerConfig};
+use rustls::server::ServerSessionMemoryCache;
+use rustls::{CipherSuite, HandshakeKind, ServerConfig};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
-use tokio_rustls::LazyConfigAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 pub use files::{CertificateError, certificate_in};
 pub use store::CertificateSources;
 use store::Store;
+use stream::Hello;
+pub(crate) use stream::TlsStream;
 
 use crate::server::Transport;
 
@@ -36,8 +37,22 @@ const HANDSHAKE_MS: u64 = 10_000;
 const HANDSHAKES: usize = 1_024;
 /// Sessions of clients of TLS 1.2 that cannot keep a ticket.
 const SESSIONS: usize = 4_096;
-/// Bytes of encrypted data of one connection that wait for its socket: a response of 64 KiB with its head goes out at once.
-const SEND_BUFFER_BYTES: usize = 96 << 10;
+/// Tickets for each connection of TLS 1.3: a session that is taken up brings the next one.
+const TICKETS: usize = 1;
+
+/// Ciphers that we prefer: SHA-384, which comes with the longer key, costs a tenth of a handshake where SHA-256 costs nearly
+/// nothing, and nobody breaks either.
+const PREFERRED: [CipherSuite; 3] = [
+    CipherSuite::TLS13_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+];
+/// Ciphers that a client prefers if AES is slow on it; it gets them then.
+const WITHOUT_AES: [CipherSuite; 3] = [
+    CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+];
 
 /// The alert `unrecognized_name` (RFC 6066 section 3) as a record of its own, before any key is agreed on.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
@@ -45,7 +60,10 @@ const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 /// The side of a server in TLS: its certificates, and what all its connections share. One for a process.
 #[derive(Debug)]
 pub struct Tls {
+    /// We choose the cipher,
     config: Arc<ServerConfig>,
+    /// or the client does.
+    by_client: Arc<ServerConfig>,
     store: Arc<Store>,
     places: Semaphore,
     counts: Counts,
@@ -85,7 +103,10 @@ impl Tls {
     /// See [`CertificateError`]: every one of them has to be good.
     pub fn open(sources: CertificateSources) -> Result<Arc<Self>, CertificateError> {
         let setup = |why: rustls::Error| CertificateError::Setup { why: why.to_string() };
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut provider = aws_lc_rs::default_provider();
+        // Stable: otherwise the order stays.
+        provider.cipher_suites.sort_by_key(|suite| !PREFERRED.contains(&suite.suite()));
+        let provider = Arc::new(provider);
         let store = Arc::new(Store::open(sources, Arc::clone(&provider), SystemTime::now())?);
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -95,9 +116,12 @@ impl Tls {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // Its keys are exchanged every few hours; all threads have the same.
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(setup)?;
+        config.send_tls13_tickets = TICKETS;
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+        let by_client = Arc::new(config.clone());
+        config.ignore_client_order = true;
         let (config, places) = (Arc::new(config), Semaphore::new(HANDSHAKES));
-        Ok(Arc::new(Self { config, store, places, counts: Counts::default() }))
+        Ok(Arc::new(Self { config, by_client, store, places, counts: Counts::default() }))
     }
 
     /// Reads all certificates again. What cannot be read stays as it was, and the log says why. How many certificates are
@@ -139,41 +163,65 @@ impl Tls {
     }
 
     /// Shakes hands, within [`HANDSHAKE_MS`].
-    pub(crate) async fn accept<T: Transport>(&self, io: T) -> Result<TlsStream<T>, HandshakeError> {
+    pub(crate) async fn accept<T: Transport>(&self, io: T) -> Result<TlsStream<T>, HandshakeError<T>> {
         let within = Duration::from_millis(HANDSHAKE_MS);
         let handshake = tokio::time::timeout(within, self.handshake(io)).await.unwrap_or(Err(HandshakeError::TooSlow));
         match &handshake {
-            Ok(stream) if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) => &self.counts.resumed,
+            Ok(stream) if stream.session().handshake_kind() == Some(HandshakeKind::Resumed) => &self.counts.resumed,
             Ok(_) => &self.counts.full,
+            // Nobody wanted TLS.
+            Err(HandshakeError::Silent | HandshakeError::Plain(_)) => return handshake,
             Err(_) => &self.counts.failed,
         }
         .fetch_add(1, Ordering::Relaxed);
         handshake
     }
 
-    async fn handshake<T: Transport>(&self, io: T) -> Result<TlsStream<T>, HandshakeError> {
+    async fn handshake<T: Transport>(&self, io: T) -> Result<TlsStream<T>, HandshakeError<T>> {
+        let mut hello = Hello::new(io);
+        // Whoever says nothing has no place.
+        let begun = hello.more().await;
+        match (hello.first, begun) {
+            (None, _) => return Err(HandshakeError::Silent),
+            (Some(byte), _) if byte.is_ascii_uppercase() => return Err(HandshakeError::Plain(hello.io)),
+            (_, begun) => begun.map_err(HandshakeError::Hello)?,
+        }
         // Never closed, so this only waits.
         let _place = self.places.acquire().await;
-        let mut hello = LazyConfigAcceptor::new(Acceptor::default(), io);
-        let start = (&mut hello).await.map_err(HandshakeError::Hello)?;
-        let name = start.client_hello().server_name().map(str::to_owned);
-        if self.store.find(name.as_deref()).is_none() {
+        let accepted = loop {
+            match hello.accepted().await.map_err(HandshakeError::Hello)? {
+                Some(accepted) => break accepted,
+                None => hello.more().await.map_err(HandshakeError::Hello)?,
+            }
+        };
+        let wanted = accepted.client_hello();
+        let config = match wanted.cipher_suites().iter().find(|suite| self.speaks(**suite)) {
+            Some(first) if WITHOUT_AES.contains(first) => &self.by_client,
+            _ => &self.config,
+        };
+        let mut io = hello.io;
+        if self.store.find(wanted.server_name()).is_none() {
             self.counts.unknown_names.fetch_add(1, Ordering::Relaxed);
-            let mut io = start.io;
             // Whoever does not read this alert sees the connection end.
             let _ = io.write_all(&UNRECOGNIZED_NAME).await;
             let _ = io.shutdown().await;
-            return Err(HandshakeError::Name { name: name.unwrap_or_else(|| "no name".to_owned()) });
+            return Err(HandshakeError::Name { name: wanted.server_name().unwrap_or("no name").to_owned() });
         }
-        let mut stream = start.into_stream(Arc::clone(&self.config)).await.map_err(HandshakeError::Failed)?;
-        stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER_BYTES));
-        Ok(stream)
+        TlsStream::shake_hands(io, accepted, Arc::clone(config)).await.map_err(HandshakeError::Failed)
+    }
+
+    fn speaks(&self, cipher: CipherSuite) -> bool {
+        self.config.crypto_provider().cipher_suites.iter().any(|suite| suite.suite() == cipher)
     }
 }
 
 /// Why a connection did not come to speak TLS. Of interest for debugging only: anybody can cause it.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum HandshakeError {
+pub(crate) enum HandshakeError<T> {
+    #[error("nothing was said")]
+    Silent,
+    #[error("plain HTTP on a port of TLS")]
+    Plain(T),
     #[error("the handshake took more than {HANDSHAKE_MS} ms")]
     TooSlow,
     #[error("no handshake of TLS: {0}")]
@@ -185,14 +233,6 @@ pub(crate) enum HandshakeError {
 }
 
 /// Whether HTTP/2 was agreed on.
-pub(crate) fn is_http2<T>(stream: &TlsStream<T>) -> bool {
-    stream.get_ref().1.alpn_protocol() == Some(b"h2")
-}
-
-impl<T: Transport> Transport for TlsStream<T> {
-    const SECURE: bool = true;
-
-    fn reset_on_close(&mut self) {
-        self.get_mut().0.reset_on_close();
-    }
+pub(crate) fn is_http2<T: Transport>(stream: &TlsStream<T>) -> bool {
+    stream.session().alpn_protocol() == Some(b"h2")
 }

@@ -1,10 +1,12 @@
 //! Versions, protocols, sessions that are taken up again, and clients that are wrong here.
 
 use net::{Door, ServerLimits};
-use rustls::HandshakeKind;
+use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
+use rustls::{CipherSuite, HandshakeKind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::kit::{Authority, ask, connect, curl, exchange, secure, start};
+use super::kit::{Authority, PATIENCE, ask, connect, curl, exchange, secure, start};
 
 #[tokio::test]
 async fn curl_speaks_every_version_and_protocol() {
@@ -46,6 +48,73 @@ async fn sessions_are_taken_up_again() {
         assert_eq!(second.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed), "{version:?}");
         assert_eq!((tls.state().full_handshakes, tls.state().resumed_handshakes), (round, round));
     }
+}
+
+#[tokio::test]
+async fn the_short_key_is_preferred_but_by_clients_without_aes() {
+    use CipherSuite as Suite;
+    let authority = Authority::new();
+    authority.good("a", &["a.example"]);
+    let server = secure(&authority.tls()).await;
+    for (offered, expected) in [
+        (&[Suite::TLS13_AES_256_GCM_SHA384, Suite::TLS13_AES_128_GCM_SHA256][..], Suite::TLS13_AES_128_GCM_SHA256),
+        (&[Suite::TLS13_AES_256_GCM_SHA384, Suite::TLS13_CHACHA20_POLY1305_SHA256], Suite::TLS13_AES_256_GCM_SHA384),
+        (
+            &[Suite::TLS13_CHACHA20_POLY1305_SHA256, Suite::TLS13_AES_128_GCM_SHA256],
+            Suite::TLS13_CHACHA20_POLY1305_SHA256,
+        ),
+        (
+            &[
+                Suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+                Suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+                Suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            ],
+            Suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        ),
+    ] {
+        let client = authority.client_of(&[&TLS12, &TLS13], &["http/1.1"], Some(offered));
+        let stream = connect(&server, &client, "a.example").await.expect("connected");
+        let chosen = stream.get_ref().1.negotiated_cipher_suite().expect("a cipher").suite();
+        assert_eq!(chosen, expected, "of {offered:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_last_answer_ends_with_a_farewell() {
+    let authority = Authority::new();
+    authority.good("a", &["a.example"]);
+    let server = secure(&authority.tls()).await;
+    for (version, path, length) in [(&TLS12, "/", 22), (&TLS13, "/", 22), (&TLS13, "/large", 300_000)] {
+        let client = authority.client(&[version], &["http/1.1"]);
+        let mut stream = connect(&server, &client, "a.example").await.expect("connected");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let mut answer = Vec::new();
+        // An end without close_notify would be an error here.
+        stream.read_to_end(&mut answer).await.expect("a farewell");
+        let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("an empty line");
+        assert_eq!(answer.len() - head - 4, length, "{version:?} {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_hello_may_come_byte_by_byte() {
+    let authority = Authority::new();
+    authority.good("a", &["a.example"]);
+    let server = secure(&authority.tls()).await;
+    let client = authority.client(&[&TLS13], &["http/1.1"]);
+    let name = ServerName::try_from("a.example").expect("name");
+    let mut hello = Vec::new();
+    rustls::ClientConnection::new(client, name).expect("client").write_tls(&mut hello).expect("written");
+    let mut stream = tokio::net::TcpStream::connect(server.address).await.expect("connect");
+    stream.set_nodelay(true).expect("set");
+    for byte in hello {
+        stream.write_all(&[byte]).await.expect("written");
+        tokio::task::yield_now().await;
+    }
+    // A handshake, not an alert.
+    let answer = tokio::time::timeout(PATIENCE, stream.read_u8()).await.expect("in time");
+    assert_eq!(answer.expect("an answer"), 22);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use http::{Request, Response};
 use net::{Body, CertificateSources, Door, Doors, Incoming, Peer, ServerLimits, Tls};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls::{CipherSuite, ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -81,9 +81,25 @@ impl Authority {
 
     /// A client that trusts this authority and offers these protocols.
     pub(crate) fn client(&self, versions: &[&'static SupportedProtocolVersion], alpn: &[&str]) -> Arc<ClientConfig> {
+        self.client_of(versions, alpn, None)
+    }
+
+    /// The same with these ciphers, in this order.
+    pub(crate) fn client_of(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        alpn: &[&str],
+        ciphers: Option<&[CipherSuite]>,
+    ) -> Arc<ClientConfig> {
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        if let Some(ciphers) = ciphers {
+            let known = std::mem::take(&mut provider.cipher_suites);
+            let suite = |wanted| *known.iter().find(|suite| suite.suite() == wanted).expect("a known cipher");
+            provider.cipher_suites = ciphers.iter().map(|cipher| suite(*cipher)).collect();
+        }
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from(self.issuer.der().to_vec())).expect("root");
-        let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .expect("versions")
             .with_root_certificates(roots)

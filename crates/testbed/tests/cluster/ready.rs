@@ -6,6 +6,7 @@ use http::Method;
 use testbed::Answer;
 use testbed::front::{Front, FrontSettings};
 use testbed::media::{Media, content};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Fields of a response, without what is different each time.
 fn fields(answer: &Answer) -> Vec<(String, String)> {
@@ -65,6 +66,37 @@ async fn a_ready_answer_is_the_answer_of_the_whole_way() {
         }
     }
     assert_eq!(media.requests().len(), 6);
+}
+
+#[tokio::test]
+async fn the_last_answer_on_a_connection_is_ready_too() {
+    let media = Media::start().await;
+    let front = Front::start(FrontSettings::of(&media.url)).await;
+    let address = front.url.strip_prefix("http://").expect("an address");
+    for size in [0_u64, 700, 300_000] {
+        let path = format!("/whole/a/{size}");
+        until_ready(&front, &path).await;
+        let mut answers = Vec::new();
+        for (field, at_once) in [("Accept: */*", 1.0), ("X-Other: 1", 0.0)] {
+            let before = ready(&front).await;
+            let mut stream = tokio::net::TcpStream::connect(address).await.expect("connect");
+            let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{field}\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("written");
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.expect("a clean end");
+            let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("an empty line") + 4;
+            let body = answer.split_off(end);
+            assert!(body == content(&path, 1, 0..size), "{size}");
+            let head = String::from_utf8(answer).expect("text");
+            let mut fields: Vec<String> =
+                head.lines().filter(|line| !line.starts_with("server-timing")).map(str::to_owned).collect();
+            fields.sort();
+            assert!(fields.iter().any(|line| line == "connection: close"), "{head}");
+            answers.push(fields);
+            assert_eq!((ready(&front).await - before), at_once, "{field}");
+        }
+        assert_eq!(answers[0], answers[1]);
+    }
 }
 
 /// Asks over HTTP/2, with prior knowledge.
