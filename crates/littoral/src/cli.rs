@@ -253,7 +253,7 @@ mod tests {
             ("littoral cache simulate x --sizes 1GB", "512KiB, 64MiB or 2GiB"),
             ("littoral cache simulate x --sizes 0", "at least 1 byte"),
             ("littoral cache simulate x --sizes 101%", "from 0.0001% to 100%"),
-            ("littoral cache simulate x --sizes 1 --policies lru,fifo", "lru, lfu, s3fifo, sieve, gdsf, auto"),
+            ("littoral cache simulate x --sizes 1 --policies lru,fifo", "lru, lfu, s3fifo, sieve, gdsf, auto, none"),
             ("littoral cache simulate x --sizes 1 --objective speed", "requests or bytes"),
         ] {
             let (code, message) = refused(line);

@@ -50,7 +50,7 @@ pub struct TierArgs {
     /// Folder for a disk tier, and its size, like /var/cache/littoral=100GiB; may be given several times
     #[arg(long, value_name = "PATH=SIZE")]
     pub disk: Vec<DiskFolder>,
-    /// Who leaves when the cache is full: auto, lru, lfu, s3fifo, sieve or gdsf
+    /// Who leaves when the cache is full: auto, lru, lfu, s3fifo, sieve, gdsf, or none (what finds no room is not kept)
     #[arg(long, value_name = "POLICY", default_value = "auto")]
     pub eviction: PolicyName,
     /// What is worth most, for auto and gdsf: requests served, or bytes

@@ -54,7 +54,7 @@ fn draw(rows: &[(String, Vec<Bar>)], about: &str) -> String {
         y += TITLE_HEIGHT;
         body.push_str(&format!("<text x=\"0\" y=\"{}\" class=\"strong\">{}</text>\n", y - 6, escaped(title)));
         for bar in bars {
-            let class = if bar.server == Peer::Littoral { "own" } else { "peer" };
+            let class = if bar.server.is_own() { "own" } else { "peer" };
             let (length, more) = (bar.ratio.min(RATIO_MAX) * scale(), if bar.ratio > RATIO_MAX { " →" } else { "" });
             let (text_y, number_x) = (y + 10, NAMES_WIDTH as f64 + length + 5.0);
             body.push_str(&format!(

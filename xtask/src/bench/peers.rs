@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::bench::rows::Row;
 use crate::bench::traffic_server;
 use crate::shell::{Failed, output_of};
 
@@ -14,6 +15,8 @@ pub(crate) const IDLE_S: u64 = 3_600;
 const REQUESTS: u64 = 1_000_000_000;
 /// Memory for cached bodies, in MiB.
 pub(crate) const MEMORY_MIB: u64 = 1_024;
+/// Ciphers of TLS 1.3 in the order of their preference: for all servers the same, which is Littoral's own.
+pub(crate) const CIPHERS: &str = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
 /// What varnish says into its log about a hit, which nobody reads here.
 const VARNISH_TAGS: &str = "SessOpen SessClose Begin End Link Timestamp Filters Hit Length ReqStart ReqMethod ReqURL ReqProtocol ReqHeader ReqUnset \
                             ReqAcct RespProtocol RespStatus RespReason RespHeader RespUnset VCL_call VCL_return VCL_use VCL_acl VCL_Log HitMiss \
@@ -23,6 +26,8 @@ const VARNISH_TAGS: &str = "SessOpen SessClose Begin End Link Timestamp Filters 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     Littoral,
+    /// The edge with eviction off, in the rows that show what it costs: no peer to be compared with.
+    LittoralKeeps,
     /// With `sendfile`.
     Nginx,
     /// Without it.
@@ -62,13 +67,31 @@ impl Site {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Littoral, Self::Nginx, Self::NginxCopy, Self::Haproxy, Self::Varnish, Self::TrafficServer];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Littoral,
+        Self::LittoralKeeps,
+        Self::Nginx,
+        Self::NginxCopy,
+        Self::Haproxy,
+        Self::Varnish,
+        Self::TrafficServer,
+    ];
+
+    /// Whether it is an edge.
+    pub(crate) fn is_own(self) -> bool {
+        matches!(self, Self::Littoral | Self::LittoralKeeps)
+    }
+
+    /// Whether it is asked in a row.
+    pub(crate) fn is_in(self, row: &Row) -> bool {
+        self != Self::LittoralKeeps || row.shows_eviction()
+    }
 
     /// As `--peers` names it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Littoral => "littoral",
+            Self::LittoralKeeps => "littoral-keeps",
             Self::Nginx => "nginx",
             Self::NginxCopy => "nginx-copy",
             Self::Haproxy => "haproxy",
@@ -81,6 +104,7 @@ impl Peer {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Littoral => "Littoral",
+            Self::LittoralKeeps => "Littoral, eviction off",
             Self::Nginx => "nginx",
             Self::NginxCopy => "nginx, no sendfile",
             Self::Haproxy => "HAProxy",
@@ -92,7 +116,7 @@ impl Peer {
     /// The Debian package that has it; the edge is built here.
     pub(crate) fn package(self) -> Option<&'static str> {
         match self {
-            Self::Littoral => None,
+            Self::Littoral | Self::LittoralKeeps => None,
             Self::Nginx | Self::NginxCopy => Some("nginx-light"),
             Self::Haproxy => Some("haproxy"),
             Self::Varnish => Some("varnish"),
@@ -117,7 +141,8 @@ impl Peer {
     /// Writes its configuration, and answers what starts it in the foreground.
     pub(crate) fn prepare(self, site: &Site) -> Result<Command, Failed> {
         match self {
-            Self::Littoral => littoral(site),
+            Self::Littoral => littoral(site, "auto"),
+            Self::LittoralKeeps => littoral(site, "none"),
             Self::Nginx => nginx(site, "on"),
             Self::NginxCopy => nginx(site, "off"),
             Self::Haproxy => haproxy(site),
@@ -132,9 +157,10 @@ const ACCESS_LOG_SAMPLE: &str = "0.01";
 
 /// What `littoral edge` is started with: limits and metrics as they are when nobody says otherwise, and an access log of a
 /// part of the requests, where the peers have none.
-fn littoral(site: &Site) -> Result<Command, Failed> {
+fn littoral(site: &Site, eviction: &str) -> Result<Command, Failed> {
     let mut command = Command::new(&site.binary);
     command.args(["edge", "--upstream", &format!("http://{}", site.origin), "--policy", "rfc"]);
+    command.args(["--eviction", eviction]);
     command.args(["--listen", &site.plain.to_string(), "--memory", &format!("{MEMORY_MIB}MiB")]);
     command.args(["--threads", &site.workers.to_string(), "--access-log-sample", ACCESS_LOG_SAMPLE, "--access-log"]);
     command.arg(site.folder.join("access.json"));
@@ -150,6 +176,7 @@ fn nginx(site: &Site, sendfile: &str) -> Result<Command, Failed> {
     let tls = site.tls.map_or_else(String::new, |tls| {
         format!(
             "listen {tls} ssl http2 reuseport backlog=4096; ssl_protocols TLSv1.3;\n\
+             ssl_prefer_server_ciphers on; ssl_conf_command Ciphersuites {CIPHERS};\n\
              ssl_certificate {}; ssl_certificate_key {};",
             cert.display(),
             key.display()
@@ -186,7 +213,8 @@ fn haproxy(site: &Site) -> Result<Command, Failed> {
     };
     let conf = format!(
         "global\n no strict-limits\n maxconn {connections}\n nbthread {workers}\n\
-         \x20ssl-default-bind-options ssl-min-ver TLSv1.3 prefer-client-ciphers\n\
+         \x20ssl-default-bind-options ssl-min-ver TLSv1.3\n\
+         \x20ssl-default-bind-ciphersuites {CIPHERS}\n\
          defaults\n mode http\n timeout client {IDLE_S}s\n timeout http-keep-alive {IDLE_S}s\n timeout server 60s\n timeout connect 5s\n\
          cache k\n total-max-size {MEMORY_MIB}\n max-object-size {}\n max-age 86400\n\
          frontend f\n bind {plain}\n{tls} http-request cache-use k\n http-response cache-store k\n default_backend b\n\

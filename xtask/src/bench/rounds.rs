@@ -83,7 +83,7 @@ pub(crate) fn measure(world: &World, row: Row, peers: &[Peer]) -> Result<Measure
     let cores = Cores::of(row.workers)?;
     world.origin.pin(&cores.load)?;
     let (mut running, mut absent) = (Vec::new(), Vec::new());
-    for peer in peers {
+    for peer in peers.iter().filter(|peer| peer.is_in(&row)) {
         stopped()?;
         if let Some(why) = peer.without_tls().filter(|_| row.tls) {
             absent.push((*peer, why.to_owned()));
@@ -92,7 +92,7 @@ pub(crate) fn measure(world: &World, row: Row, peers: &[Peer]) -> Result<Measure
         let started = start(world, row, *peer, &cores)?;
         if warm(world, row, &started)? {
             running.push(started);
-        } else if *peer == Peer::Littoral {
+        } else if peer.is_own() {
             return Err(started.server.failed("does not keep what it is to serve"));
         } else {
             absent.push((*peer, "it does not keep it".to_owned()));

@@ -66,6 +66,11 @@ impl Row {
         two("miss-2", "misses, 1 KiB, HTTP/1.1", Load::Misses { bytes: KIB }, false),
     ];
 
+    /// Whether the edge is asked with eviction off, too: hits on two threads, which note each use for whom to let go.
+    pub(crate) fn shows_eviction(&self) -> bool {
+        self.workers == 2 && !self.tls && matches!(self.load, Load::Small { bytes: KIB, .. } | Load::Zipf)
+    }
+
     /// What a cache must have before the row is measured.
     pub(crate) fn warm_paths(&self) -> Vec<(String, usize)> {
         match self.load {

@@ -11,13 +11,13 @@ impl Measured {
     pub(crate) fn ratio(&self, of: Peer, number: fn(&Round) -> f64) -> Option<f64> {
         let numbers = |server: &Measurement| server.rounds.iter().map(number).collect::<Vec<_>>();
         let own = numbers(self.servers.iter().find(|server| server.peer == of)?);
-        let peers: Vec<_> = self.servers.iter().filter(|server| server.peer != Peer::Littoral).map(numbers).collect();
+        let peers: Vec<_> = self.servers.iter().filter(|server| !server.peer.is_own()).map(numbers).collect();
         ratio_to_best(&own, &peers.iter().map(Vec::as_slice).collect::<Vec<_>>())
     }
 
     /// The peer with the smallest median.
     fn best(&self) -> Option<Peer> {
-        let peers = self.servers.iter().filter(|server| server.peer != Peer::Littoral);
+        let peers = self.servers.iter().filter(|server| !server.peer.is_own());
         let costs = peers.filter_map(|server| Some((server.peer, server.median(|round| round.cpu_us)?)));
         costs.min_by(|one, other| one.1.total_cmp(&other.1)).map(|(peer, _)| peer)
     }

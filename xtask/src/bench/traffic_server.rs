@@ -4,7 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use crate::bench::peers::{IDLE_S, MEMORY_MIB, Site};
+use crate::bench::peers::{CIPHERS, IDLE_S, MEMORY_MIB, Site};
 use crate::shell::Failed;
 
 /// Its user, by Debian.
@@ -86,7 +86,8 @@ fn records(site: &Site, ports: &str) -> String {
          CONFIG proxy.config.ssl.TLSv1_1 INT 0\n\
          CONFIG proxy.config.ssl.TLSv1_2 INT 0\n\
          CONFIG proxy.config.ssl.TLSv1_3 INT 1\n\
-         CONFIG proxy.config.ssl.server.honor_cipher_order INT 0\n\
+         CONFIG proxy.config.ssl.server.honor_cipher_order INT 1\n\
+         CONFIG proxy.config.ssl.server.TLSv1_3.cipher_suites STRING {CIPHERS}\n\
          CONFIG proxy.config.diags.show_location INT 0\n",
         connections = site.connections
     )

@@ -8,7 +8,7 @@ use proptest::prelude::{Strategy, any, prop_oneof};
 use super::*;
 
 const LIMIT: u64 = 100;
-const ALL: [&str; 8] = ["lru", "lfu", "s3fifo", "sieve", "gdsf", "gdsf:bytes", "auto", "auto:bytes"];
+const ALL: [&str; 9] = ["lru", "lfu", "s3fifo", "sieve", "gdsf", "gdsf:bytes", "auto", "auto:bytes", "none"];
 
 fn hash(key: u8) -> u64 {
     // Few different hashes: keys collide.

@@ -19,6 +19,8 @@ pub enum PolicyName {
     /// Ours: heeds sizes and adapts itself.
     #[default]
     Auto,
+    /// Nobody leaves for others: what finds no room is not kept.
+    None,
 }
 
 /// What a policy that can choose aims at.
@@ -42,7 +44,7 @@ pub struct PolicyChoice {
 
 /// What is not the name of a policy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is not an eviction policy; it must be one of lru, lfu, s3fifo, sieve, gdsf, auto")]
+#[error("\"{0}\" is not an eviction policy; it must be one of lru, lfu, s3fifo, sieve, gdsf, auto, none")]
 pub struct PolicyNameError(String);
 
 /// What is not an objective.
@@ -63,7 +65,7 @@ pub enum PolicyChoiceError {
 
 impl PolicyName {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Lru, Self::Lfu, Self::S3Fifo, Self::Sieve, Self::Gdsf, Self::Auto];
+    pub const ALL: [Self; 7] = [Self::Lru, Self::Lfu, Self::S3Fifo, Self::Sieve, Self::Gdsf, Self::Auto, Self::None];
 
     /// The name.
     pub const fn as_str(self) -> &'static str {
@@ -74,6 +76,7 @@ impl PolicyName {
             Self::Sieve => "sieve",
             Self::Gdsf => "gdsf",
             Self::Auto => "auto",
+            Self::None => "none",
         }
     }
 }
@@ -157,8 +160,8 @@ mod tests {
     #[test]
     fn errors_name_the_valid_words() {
         for (text, error) in [
-            ("LRU", "\"LRU\" is not an eviction policy; it must be one of lru, lfu, s3fifo, sieve, gdsf, auto"),
-            ("", "\"\" is not an eviction policy; it must be one of lru, lfu, s3fifo, sieve, gdsf, auto"),
+            ("LRU", "\"LRU\" is not an eviction policy; it must be one of lru, lfu, s3fifo, sieve, gdsf, auto, none"),
+            ("", "\"\" is not an eviction policy; it must be one of lru, lfu, s3fifo, sieve, gdsf, auto, none"),
             ("lru:speed", "\"speed\" is not an objective; it must be requests or bytes"),
             ("lru:", "\"\" is not an objective; it must be requests or bytes"),
         ] {

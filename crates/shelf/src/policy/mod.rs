@@ -14,6 +14,7 @@ mod lfu;
 mod list;
 mod lru;
 pub(crate) mod nodes;
+mod none;
 mod s3fifo;
 mod sieve;
 mod sketch;
@@ -27,6 +28,7 @@ use gdsf::Gdsf;
 use lfu::Lfu;
 use lru::Lru;
 use nodes::Nodes;
+use none::Keep;
 use s3fifo::S3Fifo;
 use sieve::Sieve;
 
@@ -69,6 +71,7 @@ pub(crate) enum Policy {
     Sieve(Sieve),
     Gdsf(Gdsf),
     Auto(Auto),
+    None(Keep),
 }
 
 /// Calls the same method of whichever policy it is.
@@ -81,6 +84,7 @@ macro_rules! each {
             Policy::Sieve($order) => $call,
             Policy::Gdsf($order) => $call,
             Policy::Auto($order) => $call,
+            Policy::None($order) => $call,
         }
     };
 }
@@ -98,6 +102,7 @@ impl Policy {
             PolicyName::Sieve => Self::Sieve(Sieve::new()),
             PolicyName::Gdsf => Self::Gdsf(Gdsf::new(choice.objective)),
             PolicyName::Auto => Self::Auto(Auto::new(choice.objective)),
+            PolicyName::None => Self::None(Keep::new()),
         }
     }
 }
