@@ -10,6 +10,7 @@ mod load;
 mod machine;
 mod origin;
 pub(crate) mod own;
+mod paced;
 mod peers;
 mod rounds;
 mod rows;

@@ -68,7 +68,7 @@ fn get(
 }
 
 /// The length of the body, by a head that must be a 200's.
-fn content_length(head: &str) -> Result<usize, String> {
+pub(crate) fn content_length(head: &str) -> Result<usize, String> {
     let status = head.lines().next().unwrap_or_default();
     if status.split(' ').nth(1) != Some("200") {
         return Err(format!("the answer is '{status}' and not a 200"));

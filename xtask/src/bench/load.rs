@@ -102,7 +102,7 @@ pub(crate) fn saturate(load: Load, target: &Target) -> Result<Done, Failed> {
         Load::Streams { bytes } => {
             let arguments = [format!("-D{}", target.seconds), format!("-m{H2_STREAMS}")];
             let url = url(target, &format!("/{bytes}/hit"));
-            parse_h2load(&h2load(target, "h2", H2_CONNECTIONS, &arguments, &url)?, "h2")
+            parse_h2load(&h2load(target, H2_CONNECTIONS, &arguments, &url)?, "h2")
         }
         Load::Large { .. } | Load::Handshakes { .. } | Load::Misses { .. } => own(load, target, None),
         Load::Idle => Err(Failed("idle connections are not asked".to_owned())),
@@ -113,18 +113,9 @@ pub(crate) fn saturate(load: Load, target: &Target) -> Result<Done, Failed> {
 pub(crate) fn pace(load: Load, target: &Target, rate: u64) -> Result<Done, Failed> {
     let rate = rate.max(RATE_MIN);
     match load {
-        Load::Small { bytes, connections } => {
-            paced_h2load(target, "http/1.1", connections, rate, &[url(target, &format!("/{bytes}/hit"))])
-        }
-        Load::Zipf => {
-            let (base, paths) = (url(target, ""), target.files.paths().display().to_string());
-            paced_h2load(target, "http/1.1", ZIPF_CONNECTIONS, rate, &["-B".to_owned(), base, "-i".to_owned(), paths])
-        }
-        Load::Streams { bytes } => {
-            paced_h2load(target, "h2", H2_CONNECTIONS, rate, &[url(target, &format!("/{bytes}/hit"))])
-        }
-        Load::Large { .. } | Load::Handshakes { .. } | Load::Misses { .. } => own(load, target, Some(rate)),
+        Load::Streams { bytes } => paced_h2load(target, rate, &url(target, &format!("/{bytes}/hit"))),
         Load::Idle => Err(Failed("idle connections are not asked".to_owned())),
+        _ => own(load, target, Some(rate)),
     }
 }
 
@@ -140,32 +131,21 @@ fn wrk(target: &Target, connections: usize, more: &[String], path: &str) -> Resu
     output_of(&mut command)
 }
 
-fn h2load(target: &Target, protocol: &str, connections: usize, more: &[String], url: &str) -> Result<String, Failed> {
+fn h2load(target: &Target, connections: usize, more: &[String], url: &str) -> Result<String, Failed> {
     let mut command = pinned(target.cores);
     command.args(["h2load", "-t", &target.threads.to_string(), "-c", &connections.to_string()]);
-    if protocol == "http/1.1" {
-        command.arg("--h1");
-    }
     output_of(command.args(more).arg(url))
 }
 
 /// h2load at a pace, and what its log tells about each request.
-fn paced_h2load(
-    target: &Target,
-    protocol: &str,
-    connections: usize,
-    rate: u64,
-    what: &[String],
-) -> Result<Done, Failed> {
+fn paced_h2load(target: &Target, rate: u64, url: &str) -> Result<Done, Failed> {
     let log = target.files.folder.join("requests.tsv");
     let _ = std::fs::remove_file(&log);
-    let each = rate as f64 / connections as f64;
+    let each = rate as f64 / H2_CONNECTIONS as f64;
     let mut arguments = vec![format!("-D{}", target.seconds), format!("--rps={each:.3}")];
     arguments.push(format!("--log-file={}", log.display()));
-    let (last, more) = what.split_last().ok_or_else(|| Failed("nothing to ask for".to_owned()))?;
-    arguments.extend_from_slice(more);
-    let text = h2load(target, protocol, connections, &arguments, last)?;
-    let done = parse_h2load(&text, protocol)?;
+    let text = h2load(target, H2_CONNECTIONS, &arguments, url)?;
+    let done = parse_h2load(&text, "h2")?;
     let mut times = parse_log(&std::fs::read_to_string(&log)?)?;
     times.sort_unstable();
     Ok(Done { p50_us: percentile(&times, 0.5), p99_us: percentile(&times, 0.99), ..done })
@@ -173,18 +153,23 @@ fn paced_h2load(
 
 /// Our own process.
 fn own(load: Load, target: &Target, rate: Option<u64>) -> Result<Done, Failed> {
-    let (kind, bytes, connections, name) = match load {
-        Load::Handshakes { bytes } => ("handshakes", bytes, HANDSHAKES, "hit".to_owned()),
-        Load::Large { bytes } => ("bodies", bytes, LARGE_CONNECTIONS, "hit".to_owned()),
-        Load::Misses { bytes } => ("bodies", bytes, OWN_CONNECTIONS, format!("{}-N", target.turn)),
-        Load::Small { .. } | Load::Zipf | Load::Streams { .. } | Load::Idle => {
-            return Err(Failed("other programs make this load".to_owned()));
-        }
+    let (kind, connections, path) = match load {
+        Load::Small { bytes, connections } => ("paced", connections, format!("/{bytes}/hit")),
+        Load::Zipf => ("paced", ZIPF_CONNECTIONS, String::new()),
+        Load::Handshakes { bytes } => ("handshakes", HANDSHAKES, format!("/{bytes}/hit")),
+        Load::Large { bytes } => ("bodies", LARGE_CONNECTIONS, format!("/{bytes}/hit")),
+        Load::Misses { bytes } => ("bodies", OWN_CONNECTIONS, format!("/{bytes}/{}-N", target.turn)),
+        Load::Streams { .. } | Load::Idle => return Err(Failed("other programs make this load".to_owned())),
     };
+    // A handshake is worth a thread; what is paced otherwise has one for all connections.
+    let kind = if rate.is_some() && kind == "bodies" { "paced" } else { kind };
     let mut command = pinned(target.cores);
     command.arg(std::env::current_exe()?).args(["bench-load", kind, "--address", &target.address.to_string()]);
-    command.args(["--path", &format!("/{bytes}/{name}"), "--connections", &connections.to_string()]);
+    command.args(["--path", &path, "--connections", &connections.to_string()]);
     command.args(["--seconds", &target.seconds.to_string()]);
+    if load == Load::Zipf {
+        command.arg("--paths").arg(target.files.paths());
+    }
     if target.tls {
         command.arg("--cert").arg(&target.files.cert);
     }

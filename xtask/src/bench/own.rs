@@ -1,5 +1,5 @@
-//! `cargo xtask bench-load`, the loads that wrk and h2load do not make, in a process of its own so that it can be pinned: large
-//! bodies read in large pieces, a new object with each request, a full TLS handshake with each request, and connections that
+//! `cargo xtask bench-load`, the loads that wrk and h2load do not make, in a process of its own so that it can be pinned: requests
+//! at a pace (`paced.rs`), large bodies read in large pieces, a new object with each request, a full TLS handshake with each request, and connections that
 //! stay and ask for nothing. A thread for each connection.
 
 use std::io::{Read, Write};
@@ -16,6 +16,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::bench::fetch;
 use crate::bench::load::Done;
+use crate::bench::paced::{self, Pace};
 use crate::bench::stats::percentile;
 use crate::shell::Failed;
 
@@ -23,7 +24,7 @@ use crate::shell::Failed;
 /// address as one, against RFC 6066, section 3.
 pub(crate) const HOST: &str = "127.0.0.1";
 /// Longest silence of a server, in milliseconds.
-const SILENCE_MS: u64 = 30_000;
+pub(crate) const SILENCE_MS: u64 = 30_000;
 
 /// What the process is told.
 #[derive(Args)]
@@ -34,6 +35,9 @@ pub(crate) struct Options {
     /// What to ask for; an `N` is replaced by a number that no other request of the process has
     #[arg(long)]
     path: String,
+    /// A file of paths to ask for in turn, for `paced`
+    #[arg(long)]
+    paths: Option<PathBuf>,
     #[arg(long)]
     connections: usize,
     #[arg(long)]
@@ -52,21 +56,38 @@ enum Kind {
     Bodies,
     /// A connection for each request
     Handshakes,
+    /// Requests on connections that are kept, each at its moment
+    Paced,
     /// One request on each connection, which then stays until standard input ends
     Idle,
 }
 
 /// A connection to a server, with TLS or without.
-pub(crate) trait Stream: Read + Write + Send {}
-impl<S: Read + Write + Send> Stream for S {}
+pub(crate) trait Stream: Read + Write + Send {
+    /// The socket under it.
+    fn socket(&self) -> &TcpStream;
+}
 
-/// Connects; `config` is that of TLS.
+impl Stream for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Stream for StreamOwned<ClientConnection, TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref()
+    }
+}
+
+/// Connects and, with a `config` of TLS, shakes hands.
 pub(crate) fn connect(address: SocketAddr, config: Option<&Arc<ClientConfig>>) -> Result<Box<dyn Stream>, Failed> {
-    let tcp = TcpStream::connect(address)?;
+    let mut tcp = TcpStream::connect(address)?;
     tcp.set_nodelay(true)?;
     tcp.set_read_timeout(Some(Duration::from_millis(SILENCE_MS)))?;
     let Some(config) = config else { return Ok(Box::new(tcp)) };
-    let session = ClientConnection::new(Arc::clone(config), ServerName::try_from(HOST)?)?;
+    let mut session = ClientConnection::new(Arc::clone(config), ServerName::try_from(HOST)?)?;
+    session.complete_io(&mut tcp)?;
     Ok(Box::new(StreamOwned::new(session, tcp)))
 }
 
@@ -88,6 +109,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Failed> {
         return idle(options, config.as_ref());
     }
     let (begun, counter) = (Instant::now(), AtomicU64::new(0));
+    if options.kind == Kind::Paced {
+        return done(options, paced(options, config.as_ref())?, begun);
+    }
     let times = std::thread::scope(|scope| {
         let client = |index| client(options, config.as_ref(), begun, index, &counter);
         let threads: Vec<_> = (0..options.connections).map(|index| scope.spawn(move || client(index))).collect();
@@ -95,7 +119,11 @@ pub(crate) fn run(options: &Options) -> Result<(), Failed> {
         let lists = joined.map(|list| list.unwrap_or_else(|_| Err(Failed("a client panicked".to_owned()))));
         lists.collect::<Result<Vec<_>, Failed>>()
     })?;
-    let mut times = times.concat();
+    done(options, times.concat(), begun)
+}
+
+/// Prints what was done.
+fn done(options: &Options, mut times: Vec<u64>, begun: Instant) -> Result<(), Failed> {
     times.sort_unstable();
     let paced = |part| options.rate.and_then(|_| percentile(&times, part));
     let done = Done {
@@ -106,6 +134,17 @@ pub(crate) fn run(options: &Options) -> Result<(), Failed> {
     };
     println!("{}", serde_json::to_string(&done)?);
     Ok(())
+}
+
+/// See `paced.rs`.
+fn paced(options: &Options, config: Option<&Arc<ClientConfig>>) -> Result<Vec<u64>, Failed> {
+    let paths: Vec<String> = match &options.paths {
+        Some(file) => std::fs::read_to_string(file)?.lines().map(str::to_owned).collect(),
+        None => vec![options.path.clone()],
+    };
+    let rate = options.rate.ok_or_else(|| Failed("--rate is needed".to_owned()))?;
+    let Options { address, connections, seconds, .. } = *options;
+    paced::run(&Pace { address, config, paths: &paths, connections, rate, seconds })
 }
 
 /// One client, until its time is over: how long each request took, in microseconds, from the moment when it was due.
