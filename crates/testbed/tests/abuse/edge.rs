@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use api::pull::{PullDoc, UpstreamDoc};
@@ -10,7 +11,8 @@ use api::{ZoneDoc, ZoneName};
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use littoral::assembly::{FrontStart, Process, wall_clock};
-use net::{Body, Incoming, ServerLimits};
+use net::{Body, CertificateSources, Door, Doors, Incoming, ServerLimits, Tls};
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -28,7 +30,10 @@ pub(crate) const LARGE_BYTES: usize = 8 << 20;
 
 const ORIGIN: &str = "LITTORAL_ABUSE_ORIGIN";
 const PATIENCE: &str = "LITTORAL_ABUSE_PATIENCE_MS";
+const CERTIFICATE: &str = "LITTORAL_ABUSE_CERTIFICATE";
+const KEY: &str = "LITTORAL_ABUSE_KEY";
 const READY: &str = "the edge listens on ";
+const AND: &str = " and, with TLS, on ";
 
 /// Until its parent has it killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,8 +48,14 @@ async fn edge() {
     let mut process = Process::default();
     process.limits = limits;
     let threads = Some(2.try_into().expect("threads"));
-    let listener = process.listen("plain", "127.0.0.1:0".parse().expect("address"), threads).await.expect("bound");
-    let address = listener.local_addr().expect("address");
+    let any = "127.0.0.1:0".parse().expect("address");
+    let plain = process.listen("plain", any, threads).await.expect("bound");
+    let secure = process.listen("tls", any, threads).await.expect("bound");
+    let addresses = [&plain, &secure].map(|listener| listener.local_addr().expect("address"));
+    let file = |name| PathBuf::from(std::env::var_os(name).expect("a file"));
+    let sources = CertificateSources { default: Some((file(CERTIFICATE), file(KEY))), folder: None };
+    let tls = Door { tls: Some(Tls::open(sources).expect("a certificate")), ..Door::default() };
+    let doors = Doors(vec![(plain, Door::default()), (secure, tls)]);
     let start = FrontStart {
         zone,
         name: "edge".parse().expect("a name"),
@@ -54,8 +65,8 @@ async fn edge() {
         state_dir: None,
         clock: wall_clock(),
     };
-    process.front(start, listener, |_| {}).expect("an edge");
-    eprintln!("{READY}{address}");
+    process.front(start, doors, |_| {}).expect("an edge");
+    eprintln!("{READY}{}{AND}{}", addresses[0], addresses[1]);
     std::future::pending::<()>().await;
 }
 
@@ -63,7 +74,9 @@ async fn edge() {
 pub(crate) struct Edge {
     child: Child,
     pub(crate) address: SocketAddr,
+    pub(crate) secure: SocketAddr,
     _origin: DropGuard,
+    _certificate: TempDir,
 }
 
 impl Edge {
@@ -73,10 +86,21 @@ impl Edge {
         let mut command = Command::new(std::env::current_exe().expect("this program"));
         command.args(["--ignored", "--exact", "edge::edge", "--nocapture"]).env(ORIGIN, format!("http://{origin}"));
         command.env(PATIENCE, patience_ms.to_string());
+        let made = rcgen::generate_simple_self_signed(vec!["x".to_owned()]).expect("certificate");
+        let folder = tempfile::tempdir().expect("folder");
+        for (name, text) in [(CERTIFICATE, made.cert.pem()), (KEY, made.signing_key.serialize_pem())] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            command.env(name, path);
+        }
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started");
         let said = BufReader::new(child.stderr.take().expect("its words"));
-        let address = said.lines().map_while(Result::ok).find_map(|line| line.strip_prefix(READY)?.parse().ok());
-        Self { child, address: address.expect("it serves"), _origin: stop }
+        let addresses = said.lines().map_while(Result::ok).find_map(|line| {
+            let (plain, secure) = line.strip_prefix(READY)?.split_once(AND)?;
+            Some((plain.parse().ok()?, secure.parse().ok()?))
+        });
+        let (address, secure) = addresses.expect("it serves");
+        Self { child, address, secure, _origin: stop, _certificate: folder }
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -3,21 +3,21 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::edge::{LARGE_BYTES, LONG_MS, PAGE_BYTES, SHORT_MS};
 use crate::measure::{Bounds, PATIENCE, cost};
 
 /// Between two bytes of somebody who takes his time.
-const DRIP: Duration = Duration::from_millis(50);
+pub(crate) const DRIP: Duration = Duration::from_millis(50);
 
 /// What is too large is refused. Who needs more than a second to send the rest of it may lose the answer: a connection that is
 /// closed while something comes is reset by the kernel.
 const REFUSED: [&str; 2] = ["431 whole", "0 bytes"];
 
 /// Reads to the end: the first line, whether it is the whole answer, and how the connection ended.
-async fn ending(stream: &mut TcpStream) -> String {
+pub(crate) async fn ending(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut answer = Vec::new();
     let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("ended in time");
     let end = if read.is_ok() { "end" } else { "reset" };
@@ -25,7 +25,7 @@ async fn ending(stream: &mut TcpStream) -> String {
 }
 
 /// The status, and whether the body is as long as the head says.
-fn said(answer: &[u8]) -> String {
+pub(crate) fn said(answer: &[u8]) -> String {
     let text = String::from_utf8_lossy(answer);
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return format!("{} bytes", answer.len()) };
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
@@ -33,14 +33,14 @@ fn said(answer: &[u8]) -> String {
     format!("{} {}", head.get(9..12).unwrap_or_default(), if whole { "whole" } else { "part" })
 }
 
-async fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) async fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).await.expect("connected");
     stream.set_nodelay(true).expect("set");
     stream
 }
 
 /// With as small a buffer as the kernel allows.
-async fn connect_narrow(address: SocketAddr) -> TcpStream {
+pub(crate) async fn connect_narrow(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(1).expect("set");
     socket.connect(address).await.expect("connected")

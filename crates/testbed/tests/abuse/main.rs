@@ -12,3 +12,4 @@ mod frames;
 mod http1;
 mod http2;
 mod measure;
+mod tls;

@@ -39,6 +39,14 @@ pub(crate) async fn cost<F>(what: &str, bounds: Bounds, ends: &[&str], attack: i
 where
     F: Future<Output = String> + Send + 'static,
 {
+    cost_at(what, bounds, ends, |edge| attack(edge.address)).await;
+}
+
+/// The same, by the port that the attack chooses.
+pub(crate) async fn cost_at<F>(what: &str, bounds: Bounds, ends: &[&str], attack: impl Fn(&Edge) -> F)
+where
+    F: Future<Output = String> + Send + 'static,
+{
     let edge = Edge::start(bounds.patience_ms).await;
     // Both are in memory from here on.
     for page in ["/page", "/large"] {
@@ -48,7 +56,7 @@ where
     }
     let told = AtomicU64::new(0);
     let all = async |connections: usize| {
-        let mut clients: JoinSet<String> = (0..connections).map(|_| attack(edge.address)).collect();
+        let mut clients: JoinSet<String> = (0..connections).map(|_| attack(&edge)).collect();
         while let Some(ended) = clients.join_next().await {
             let ended = ended.expect("no panic");
             assert!(ends.contains(&&*ended), "{what}: a connection ended with {ended:?}, not with one of {ends:?}");
