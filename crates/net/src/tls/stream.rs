@@ -5,7 +5,7 @@
 //! out with the last one. No state but rustls's own, and no lock.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -165,9 +165,12 @@ impl<T: Transport> Transport for TlsStream<T> {
 impl<T: Transport> AsyncRead for TlsStream<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            match self.session.reader().read(buf.initialize_unfilled()) {
-                Ok(read) => {
-                    buf.advance(read);
+            let mut reader = self.session.reader();
+            match reader.fill_buf() {
+                Ok(plain) => {
+                    let taken = plain.len().min(buf.remaining());
+                    buf.put_slice(plain.get(..taken).unwrap_or_default());
+                    reader.consume(taken);
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

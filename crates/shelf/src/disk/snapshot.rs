@@ -83,24 +83,31 @@ pub(crate) fn load(folder: &Folder) -> Result<(), LoadError> {
     if size > (HEAD_BYTES + DIGEST_BYTES) as u64 + folder.limit_bytes / BLOCK_BYTES * RECORD_BYTES as u64 {
         return Err(LoadError::Damaged);
     }
-    let mut bytes = vec![0; usize::try_from(size).map_err(|_| LoadError::Damaged)?];
-    if folder.files.read_at(&file, &mut bytes, 0)? < bytes.len() {
+    let read = |bytes: &mut [u8], at: u64| match folder.files.read_at(&file, bytes, at)? < bytes.len() {
+        true => Err(LoadError::Damaged),
+        false => Ok(()),
+    };
+    let (mut head_bytes, mut digest) = ([0; HEAD_BYTES], [0; DIGEST_BYTES]);
+    read(&mut head_bytes, 0)?;
+    let count = array(&head_bytes, 16).map(u64::from_le_bytes).ok_or(LoadError::Damaged)?;
+    let end = count.checked_mul(RECORD_BYTES as u64).and_then(|bytes| bytes.checked_add(HEAD_BYTES as u64));
+    let end = end.filter(|end| size.checked_sub(*end) == Some(DIGEST_BYTES as u64)).ok_or(LoadError::Damaged)?;
+    read(&mut digest, end)?;
+    // Page by page: to have the file beside the records would be most of the memory that a start takes.
+    let mut records: Vec<Record> = Vec::with_capacity(usize::try_from(count).map_err(|_| LoadError::Damaged)?);
+    let (mut hasher, mut page, mut at) = (XxHash3_128::new(), vec![0; PAGE * RECORD_BYTES], HEAD_BYTES as u64);
+    while at < end {
+        page.truncate(usize::try_from(end - at).unwrap_or(usize::MAX));
+        read(&mut page, at)?;
+        hasher.write(&page);
+        records.extend(page.chunks_exact(RECORD_BYTES).filter_map(decode));
+        at += page.len() as u64;
+    }
+    hasher.write(&head_bytes);
+    let is_whole = records.len() as u64 == count && digest == hasher.finish_128().to_le_bytes();
+    if head_bytes[..] != head(count) || !is_whole {
         return Err(LoadError::Damaged);
     }
-    let (rest, digest) = bytes.split_at_checked(bytes.len().saturating_sub(DIGEST_BYTES)).ok_or(LoadError::Damaged)?;
-    let (head_bytes, body) = rest.split_at_checked(HEAD_BYTES).ok_or(LoadError::Damaged)?;
-    let count = array(head_bytes, 16).map(u64::from_le_bytes).ok_or(LoadError::Damaged)?;
-    let mut hasher = XxHash3_128::new();
-    hasher.write(body);
-    hasher.write(head_bytes);
-    if head_bytes != head(count) || digest != hasher.finish_128().to_le_bytes() {
-        return Err(LoadError::Damaged);
-    }
-    let mut records: Vec<Record> = body.chunks_exact(RECORD_BYTES).filter_map(decode).collect();
-    if records.len() as u64 != count {
-        return Err(LoadError::Damaged);
-    }
-    drop(bytes);
     records.sort_unstable_by_key(|record| (record.used_s, record.stored_ms));
     let mut index = folder.index();
     index.expect(records.len());
