@@ -1,5 +1,5 @@
-//! What else is asked for around a request, for `auto`: what is asked for first among things that are asked for all the time,
-//! the parts of a popular page say, comes back oftener than what is asked for among things that nobody has seen before.
+//! What else is asked for around a request, for `auto`: among things that nobody has seen before, among those that are asked
+//! for all the time, or among those that come back after long. What that says of a newcomer's chances the model learns.
 //!
 //! Company is the mean, over the requests nearby, of the binary logarithm of the gap that each of them ended; what nothing is
 //! known of counts as 0. It is known in part when something comes in, and in full [`AFTER`] requests later.
