@@ -1,7 +1,7 @@
 //! `auto`: the default. It learns what is asked for again, and keeps what promises the most hits for the room it takes.
 //!
 //! Each key has a [`Record`]: uses, usual gap between them, size, time since the last, and, until it has a gap, how new the
-//! requests were that it came with ([`Novelty`]). A [`Model`] learns from the requests themselves what rate of use goes with
+//! requests were that it came with ([`Novelty`]) and what they were like ([`Company`]). A [`Model`] learns from the requests themselves what rate of use goes with
 //! which record, and says what keeping a key is worth (`auto/model.rs`). The *density* of an entry is what it is worth for
 //! each byte with the objective `requests`; with `bytes` a hit is worth the bytes that it answers, so it is what it is worth
 //! itself. The least dense entry leaves. What left is remembered, without its value ([`Ghosts`]): it comes back with its
@@ -20,6 +20,7 @@
 //! admission against the victim from TinyLFU (Einziger et al., 2017); sampled eviction with a pool from Redis. Nothing here
 //! is fitted to a trace: the numbers are bounds of work or of memory, or what the model begins with before it has learnt.
 
+mod company;
 mod factor;
 mod ghosts;
 mod model;
@@ -31,6 +32,7 @@ mod tests;
 
 use crate::policy::nodes::{NONE, Nodes, grow, grown_bytes};
 use crate::policy::{Objective, Order};
+use company::{AFTER, Company};
 use ghosts::Ghosts;
 use model::Model;
 use newcomers::Newcomers;
@@ -58,6 +60,9 @@ pub(crate) struct Auto {
     ghosts: Ghosts,
     newcomers: Newcomers,
     novelty: Novelty,
+    company: Company,
+    /// The slots of what came in with the last requests, the last one first; [`NONE`] where nothing did.
+    latest: [u32; AFTER],
     /// Slots that may be the next victims, the least dense first; some may have left since.
     pool: [u32; POOL],
     /// What was chosen when a newcomer was compared with it, and has not left since.
@@ -90,6 +95,8 @@ impl Auto {
             ghosts: Ghosts::new(),
             newcomers: Newcomers::new(),
             novelty: Novelty::new(),
+            company: Company::new(),
+            latest: [NONE; AFTER],
             pool: [NONE; POOL],
             chosen: NONE,
             bytes: 0,
@@ -120,11 +127,36 @@ impl Auto {
 
     /// The record of a key that is asked for and not held, with this use in it.
     fn arrives(&mut self, hash: u64, bytes: u64) -> Record {
-        let (known, novelty) = (self.ghosts.take(hash), self.novelty.level());
+        let (known, first) = (self.ghosts.take(hash), self.first_record(bytes));
         self.novelty.asked(known.is_none());
-        let Some(mut record) = known else { return Record::new(self.now, bytes, novelty) };
+        self.company.asked(known.map(|record| record.gap_now(self.now)));
+        let Some(mut record) = known else { return first };
         self.learn_use(&mut record, ghosts::fingerprint(hash));
         record.used(self.now, bytes)
+    }
+
+    /// The record of what nothing is known of and is asked for now.
+    fn first_record(&self, bytes: u64) -> Record {
+        Record::new(self.now, bytes, self.novelty.level(), self.company.of_next())
+    }
+
+    /// Ends a request, after which more is known of the company of those that came in just before it. It brought in what is
+    /// in the slot, or nothing.
+    fn meet(&mut self, nodes: &Nodes, slot: u32) {
+        if self.objective == Objective::Requests {
+            return;
+        }
+        for (ago, latest) in (1..).zip(self.latest) {
+            let held = self.place(nodes, latest).and_then(|place| self.held.get_mut(place));
+            if let Some(held) = held
+                && held.record.uses == 1
+                && held.record.age(self.now) == ago
+            {
+                held.record = held.record.in_company(self.company.of(ago as usize));
+            }
+        }
+        self.latest.rotate_right(1);
+        self.latest[0] = slot;
     }
 
     fn learn_use(&mut self, record: &mut Record, name: u32) {
@@ -201,7 +233,7 @@ impl Order for Auto {
         self.chosen = least.items.first().and_then(|item| *item).map_or(NONE, |(_, held)| held.slot);
         let record = match self.ghosts.find(hash) {
             Some(record) => record.used(self.now, bytes),
-            None => Record::new(self.now, bytes, self.novelty.level()),
+            None => self.first_record(bytes),
         };
         let density = self.density(&Held { slot: NONE, bytes: bytes.max(1) as f32, record });
         // It must be worth more than each that would leave for it, as far as these are known.
@@ -211,6 +243,7 @@ impl Order for Auto {
                 self.tick();
                 let record = self.arrives(hash, bytes);
                 self.remember(hash, record);
+                self.meet(nodes, NONE);
                 return false;
             }
             lacking_bytes -= f64::from(held.bytes);
@@ -231,6 +264,7 @@ impl Order for Auto {
         self.newcomers.push(slot);
         grow(&mut self.held);
         self.held.push(Held { slot, bytes: bytes.max(1) as f32, record });
+        self.meet(nodes, slot);
     }
 
     fn hit(&mut self, nodes: &mut Nodes, slot: u32) {
@@ -239,9 +273,11 @@ impl Order for Auto {
         let Some(mut record) = self.held.get(place).map(|held| held.record) else { return };
         self.learn_use(&mut record, slot);
         self.novelty.asked(false);
+        self.company.asked(Some(record.gap_now(self.now)));
         if let Some(held) = self.held.get_mut(place) {
             held.record = record.used(self.now, nodes.at(slot).bytes);
         }
+        self.meet(nodes, NONE);
     }
 
     fn reweigh(&mut self, nodes: &mut Nodes, slot: u32, bytes: u64) {

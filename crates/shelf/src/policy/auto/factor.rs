@@ -57,7 +57,7 @@ impl<const LEVELS: usize> Factor<LEVELS> {
     pub(super) fn fit(&mut self, doubt: f64) {
         for level in &mut self.levels {
             let ratio = (level.used + PRIOR_USES + doubt) / (level.expected + PRIOR_USES + doubt * level.value);
-            // With five factors moving at once it settles if each takes less than 2/5 of the way.
+            // With six factors moving at once it settles if each takes less than 2/6 of the way.
             let step = ratio.sqrt().sqrt().clamp(1.0 / STEP_MOST, STEP_MOST);
             level.value = (level.value * step).clamp(1.0 / LEVEL_MOST, LEVEL_MOST);
             level.expected *= step * FIT_KEEP;

@@ -127,13 +127,13 @@ mod tests {
         let mut ghosts = Ghosts::new();
         let mut forgotten = 0;
         for n in 0..200_000 {
-            forgotten += u32::from(ghosts.put(hash(n), Record::new(n, 1, 0), n, 10).is_some());
+            forgotten += u32::from(ghosts.put(hash(n), Record::new(n, 1, 0, 0), n, 10).is_some());
         }
         assert_eq!((ghosts.cells.len(), ghosts.taken), (LEAST_CELLS, 200_000 - forgotten as usize));
         let found = |range: std::ops::Range<u32>| range.filter(|n| ghosts.find(hash(*n)).is_some()).count();
         assert_eq!(found(0..100_000), 0);
         assert!(found(190_000..200_000) > 9_900, "{}", found(190_000..200_000));
-        assert_eq!(ghosts.take(hash(199_999)), Some(Record::new(199_999, 1, 0)));
+        assert_eq!(ghosts.take(hash(199_999)), Some(Record::new(199_999, 1, 0, 0)));
         assert_eq!((ghosts.take(hash(199_999)), ghosts.find(hash(199_999))), (None, None));
     }
 
@@ -142,7 +142,7 @@ mod tests {
         let mut ghosts = Ghosts::new();
         assert_eq!((ghosts.find(1), ghosts.take(1), ghosts.next()), (None, None, None));
         for n in 0..90_000 {
-            ghosts.put(hash(n), Record::new(n, 1, 0), n, 90_000);
+            ghosts.put(hash(n), Record::new(n, 1, 0, 0), n, 90_000);
         }
         assert_eq!(ghosts.cells.len(), 131_072);
         assert!(ghosts.taken > 89_000, "{}", ghosts.taken);

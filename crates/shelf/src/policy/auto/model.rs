@@ -4,7 +4,8 @@
 //! (with levels of their own for what was used once, of which size is nearly all that is known, so that a few popular
 //! entries do not speak for every newcomer that is as large), of the time since its last use (its age), and of that
 //! time and the gap together: what came back after short gaps is overdue long before what came back after long ones.
-//! What was used once has no gap; it has the novelty of the requests that it came with instead (`novelty.rs`).
+//! What was used once has no gap; it has the novelty of the requests that it came with instead (`novelty.rs`), and with the
+//! objective `bytes` its company (`company.rs`).
 //! This is a piecewise constant proportional hazards model (Cox 1972; Friedman, Annals of Statistics 10, 1982). It is
 //! learnt from everything that happens: each level of each factor counts the *uses* that there were, and the *expected*
 //! uses, which are the sum of the rates of all keys over all the time that they waited at that level. At intervals each
@@ -17,10 +18,13 @@
 //! age it is the rate; where they rise it looks ahead. The best of many averages, each a little wrong, is too high, most of
 //! all for what was used once, of which least is known. With the objective `bytes`, where one large newcomer drives out
 //! much, the look ahead for these is a short one ([`ONCE_AHEAD`]); with `requests` they are mostly small, and cost little.
+//! Company is left out there: it wins next to nothing, and where long rows of keys come back now and then a long look ahead
+//! that heeds it keeps the wrong ones (up to four points more misses).
 //!
 //! For the same reason sizes are judged by less than was learnt of them: large ones are rare, each level is known badly, and
 //! whoever keeps what promises most keeps those that were overrated ([`Factor::along_a_line`]).
 
+use super::company::COMPANY_MOST;
 use super::factor::Factor;
 use super::novelty::NOVELTY_MOST;
 use super::record::Record;
@@ -33,6 +37,8 @@ const LOOK_REQUESTS: u32 = 512;
 /// So many uses are taken to have been seen at each level of novelty that were no more than expected: with many people at
 /// once, or none who read one page after the other, novelty says nothing.
 const NOVELTY_DOUBT_USES: f64 = 1000.0;
+/// The same of company, which says more.
+const COMPANY_DOUBT_USES: f64 = 100.0;
 /// Below so many uses and expected uses nothing is known of an age, and it is taken to be like the age before.
 const KNOWN_USES: f64 = 1.0;
 /// Levels of the factor of age: two for each doubling of 32 bits.
@@ -48,6 +54,8 @@ const GAPS: usize = 26;
 const SIZES: usize = 65;
 /// Levels of novelty, of which only what was used once has one.
 const NOVELTIES: usize = NOVELTY_MOST as usize + 1;
+/// Levels of company, of which only what was used once has one.
+const COMPANIES: usize = COMPANY_MOST as usize + 1;
 /// What rates begin with is `uses / 5 / (age + 30)`: hyperbolic, as popularity in the manner of Zipf makes them.
 const BEGIN_RATE: f64 = 0.2;
 const BEGIN_AGE: f64 = 30.0;
@@ -55,9 +63,12 @@ const BEGIN_AGE: f64 = 30.0;
 /// The model, and the clock that its adjustments go by.
 #[derive(Debug)]
 pub(super) struct Model {
+    objective: Objective,
     uses: Factor<USES>,
     gap: Factor<GAPS>,
     novelty: Factor<NOVELTIES>,
+    /// With the objective `bytes`; 1 at each level with `requests`.
+    company: Factor<COMPANIES>,
     /// Of what was used once, and of all else.
     size: [Factor<SIZES>; 2],
     age: Factor<AGES>,
@@ -65,8 +76,6 @@ pub(super) struct Model {
     sizes: [[f64; SIZES]; 2],
     /// How the factor of age differs in each class.
     class_age: [Factor<AGES>; CLASSES],
-    /// How many levels of age are looked at for what was used once.
-    once_ahead: usize,
     /// The Gittins index at the beginning of each level of age, for other factors of 1.
     index: [[f64; AGES]; CLASSES],
     /// They are due to be worked out again.
@@ -76,17 +85,15 @@ pub(super) struct Model {
 impl Model {
     pub(super) fn new(objective: Objective) -> Self {
         let mut model = Self {
+            objective,
             uses: Factor::new(typical_uses),
             gap: Factor::new(|_| 1.0),
             novelty: Factor::new(|_| 1.0),
+            company: Factor::new(|_| 1.0),
             size: [Factor::new(|_| 1.0); 2],
             sizes: [[1.0; SIZES]; 2],
             age: Factor::new(|level| BEGIN_RATE / (age_from(level) + BEGIN_AGE)),
             class_age: [Factor::new(|_| 1.0); CLASSES],
-            once_ahead: match objective {
-                Objective::Requests => AGES,
-                Objective::Bytes => ONCE_AHEAD,
-            },
             index: [[0.0; AGES]; CLASSES],
             outdated: false,
         };
@@ -150,6 +157,9 @@ impl Model {
         self.uses.fit(0.0);
         self.gap.fit(0.0);
         self.novelty.fit(NOVELTY_DOUBT_USES);
+        if self.objective == Objective::Bytes {
+            self.company.fit(COMPANY_DOUBT_USES);
+        }
         self.size.iter_mut().for_each(|size| size.fit(0.0));
         self.age.fit(0.0);
         let mut before: Option<f64> = None;
@@ -168,7 +178,8 @@ impl Model {
         self.outdated |= now.is_multiple_of(LOOK_REQUESTS);
     }
 
-    /// To be called before [`Self::worth`]: works out the indices and the factors of size where that is due. While nothing has to leave, nobody asks
+    /// To be called before [`Self::worth`]: works out the indices and the factors of size where that is due. While nothing has
+    /// to leave, nobody asks
     /// what anything is worth, and hits need not pay for it.
     pub(super) fn make_ready(&mut self) {
         if std::mem::take(&mut self.outdated) {
@@ -187,17 +198,21 @@ impl Model {
 
     /// The factors other than those of age and size.
     fn habits(&self, record: &Record) -> f64 {
-        let gap = usize::from(record.gap);
-        self.uses.value(use_level(record.uses))
-            * if used_once(record) { self.novelty.value(gap) } else { self.gap.value(gap) }
+        let uses = self.uses.value(use_level(record.uses));
+        if used_once(record) {
+            let (novelty, company) = (record.novelty(), record.company());
+            uses * self.novelty.value(usize::from(novelty)) * self.company.value(usize::from(company))
+        } else {
+            uses * self.gap.value(usize::from(record.gap))
+        }
     }
 
     fn count_gap(&mut self, record: &Record, used: f64, expected: f64) {
-        let gap = usize::from(record.gap);
         if used_once(record) {
-            self.novelty.count(gap, used, expected);
+            self.novelty.count(usize::from(record.novelty()), used, expected);
+            self.company.count(usize::from(record.company()), used, expected);
         } else {
-            self.gap.count(gap, used, expected);
+            self.gap.count(usize::from(record.gap), used, expected);
         }
     }
 
@@ -209,8 +224,12 @@ impl Model {
 
     /// Works out the indices: for each age the best average of the rate from there to the end of any level above.
     fn look_ahead(&mut self) {
+        let once_ahead = match self.objective {
+            Objective::Requests => AGES,
+            Objective::Bytes => ONCE_AHEAD,
+        };
         for (number, (class_age, indices)) in self.class_age.iter().zip(&mut self.index).enumerate() {
-            let ahead = if number == ONCE { self.once_ahead } else { AGES };
+            let ahead = if number == ONCE { once_ahead } else { AGES };
             for (from, index) in indices.iter_mut().enumerate() {
                 let (mut uses, mut best) = (0.0, 0.0_f64);
                 for (level, here) in self.age.levels.iter().enumerate().skip(from).take(ahead) {
@@ -304,7 +323,7 @@ mod tests {
     #[test]
     fn rates_are_learnt() {
         let mut model = Model::new(Objective::Requests);
-        let idle = Record::new(0, 1000, 0);
+        let idle = Record::new(0, 1000, 0, 0);
         let record = |last: u32| Record { last, counted: last, uses: 2, ..idle };
         let mut waiting = idle;
         for now in 1..20_000 {
@@ -328,7 +347,8 @@ mod tests {
     #[test]
     fn the_size_of_what_was_used_once_speaks_for_itself() {
         let mut model = Model::new(Objective::Requests);
-        let record = |uses: u16, size: u8| Record { uses, size, gap: u8::from(uses > 1) * 6, ..Record::new(0, 1, 0) };
+        let record =
+            |uses: u16, size: u8| Record { uses, size, gap: u8::from(uses > 1) * 6, ..Record::new(0, 1, 0, 0) };
         for now in (64..40_000).step_by(64) {
             (now - 63..=now).for_each(|now| model.tick(now));
             for (uses, size, comes_back) in [(1, 20, false), (1, 10, true), (2, 20, true), (2, 10, false)] {
@@ -345,12 +365,34 @@ mod tests {
         assert!(worth(2, 20) > 6.0 * worth(2, 10), "{} {}", worth(2, 20), worth(2, 10));
     }
 
+    /// What comes in good company comes back, and what comes in bad company never does.
+    #[test]
+    fn company_speaks_with_the_objective_bytes_only() {
+        for (objective, at_least) in [(Objective::Requests, 1.0), (Objective::Bytes, 3.0)] {
+            let mut model = Model::new(objective);
+            for now in (64..40_000).step_by(64) {
+                (now - 63..=now).for_each(|now| model.tick(now));
+                for company in [3, 10] {
+                    let mut record = Record::new(now - 64, 1000, 4, company);
+                    model.waited(&mut record, now);
+                    if company == 10 {
+                        model.used(&record, now);
+                    }
+                }
+            }
+            model.make_ready();
+            let worth = |company: u8| model.worth(&Record::new(0, 1000, 4, company), 10);
+            let ratio = worth(10) / worth(3);
+            assert!(ratio >= at_least && (at_least > 1.0 || ratio == 1.0), "{objective:?}: {ratio}");
+        }
+    }
+
     /// What the model takes for a key's rate, over all of its keys and time, is what was used.
     #[test]
     fn expected_uses_come_to_the_uses() {
         let mut model = Model::new(Objective::Requests);
         let (mut used, mut expected) = (0.0, 0.0);
-        let mut records: Vec<Record> = (0..40).map(|_| Record::new(0, 1000, 0)).collect();
+        let mut records: Vec<Record> = (0..40).map(|_| Record::new(0, 1000, 0, 0)).collect();
         for now in 1..60_000_u32 {
             model.tick(now);
             // Key k is used at every (k + 2)th request that is left to it.

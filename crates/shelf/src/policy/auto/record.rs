@@ -4,7 +4,9 @@
 //! thousand million requests looks young once more, which costs a wrong guess.
 
 /// The largest [`Record::gap`]: 33 million requests, more than a shard sees between two uses of what is worth keeping.
-const GAP_MOST: u8 = 25;
+pub(super) const GAP_MOST: u8 = 25;
+/// Where a [`Record::gap`] has the company, in bits, before the second use.
+const COMPANY_BIT: u32 = 4;
 
 /// The history of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +18,7 @@ pub(super) struct Record {
     /// How often it was asked for; 0 only in a record of nothing.
     pub(super) uses: u16,
     /// The binary logarithm of the usual time between two uses, rounded up, in 1..=25. Each use moves it half of the way
-    /// to the last time. Before the second use, when there is none: how new the company was in which it was asked for
-    /// first (`novelty.rs`), in 0..=8.
+    /// to the last time. Before the second use, when there is none: [`Self::novelty`] and [`Self::company`].
     pub(super) gap: u8,
     /// The number of bits of the size.
     pub(super) size: u8,
@@ -27,9 +28,29 @@ impl Record {
     /// The record of nothing.
     pub(super) const NOTHING: Self = Self { last: 0, counted: 0, uses: 0, gap: 0, size: 0 };
 
-    /// The record of what is asked for the first time, in company that was so new.
-    pub(super) const fn new(now: u32, bytes: u64, novelty: u8) -> Self {
-        Self { last: now, counted: now, uses: 1, gap: novelty, size: size(bytes) }
+    /// The record of what is asked for the first time, when so much was new (`novelty.rs`), in such company (`company.rs`).
+    pub(super) const fn new(now: u32, bytes: u64, novelty: u8, company: u8) -> Self {
+        Self { last: now, counted: now, uses: 1, gap: company << COMPANY_BIT | novelty, size: size(bytes) }
+    }
+
+    /// Of what was used once: how new the requests were that it came with.
+    pub(super) const fn novelty(&self) -> u8 {
+        self.gap & ((1 << COMPANY_BIT) - 1)
+    }
+
+    /// Of what was used once: what else was asked for.
+    pub(super) const fn company(&self) -> u8 {
+        self.gap >> COMPANY_BIT
+    }
+
+    /// The record, used once, when more is known of its company.
+    pub(super) const fn in_company(self, company: u8) -> Self {
+        Self { gap: company << COMPANY_BIT | self.novelty(), ..self }
+    }
+
+    /// The gap that a use at this time ends.
+    pub(super) fn gap_now(&self, now: u32) -> u8 {
+        (u32::BITS - self.age(now).leading_zeros()).clamp(1, u32::from(GAP_MOST)) as u8
     }
 
     /// Requests since its last use.
@@ -39,7 +60,7 @@ impl Record {
 
     /// The record after one use more.
     pub(super) fn used(&self, now: u32, bytes: u64) -> Self {
-        let gap = (u32::BITS - self.age(now).leading_zeros()).clamp(1, u32::from(GAP_MOST)) as u8;
+        let gap = self.gap_now(now);
         let gap = match self.gap {
             _ if self.uses < 2 => gap,
             usual => (usual + gap + u8::from(gap > usual)) / 2,
@@ -59,8 +80,9 @@ mod tests {
 
     #[test]
     fn a_use_moves_the_gap_half_of_the_way() {
-        let first = Record::new(100, 1000, 7);
-        assert_eq!((first.uses, first.gap, first.size, first.age(105)), (1, 7, 10, 5));
+        let first = Record::new(100, 1000, 7, 13);
+        assert_eq!((first.uses, first.novelty(), first.company(), first.size, first.age(105)), (1, 7, 13, 10, 5));
+        assert_eq!(first.in_company(9), Record::new(100, 1000, 7, 9));
         // 1,000 requests are 10 bits, 3 are 2 bits.
         let second = first.used(1100, 2000);
         assert_eq!((second.uses, second.gap, second.size, second.last, second.counted), (2, 10, 11, 1100, 1100));

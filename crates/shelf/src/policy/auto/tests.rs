@@ -1,8 +1,9 @@
 //! `auto` against the other policies, on requests that are made up: it must be as good as the best of them, or nearly so,
 //! for both objectives, whatever the requests are like.
 
-use super::spread;
-use crate::policy::{Objective, PolicyChoice, PolicyName};
+use super::{Auto, spread};
+use crate::policy::nodes::{Node, Nodes};
+use crate::policy::{Objective, Order, PolicyChoice, PolicyName};
 use crate::simulate::{Outcome, Simulation};
 
 /// So many requests are made of each kind: enough for caches to fill and for habits to show.
@@ -70,5 +71,34 @@ fn it_is_as_good_as_the_best() {
             let auto = ratio(PolicyName::Auto);
             assert!(auto <= best + MARGIN, "{kind}, {objective:?}: {auto:.4}, the best of the others {best:.4}");
         }
+    }
+}
+
+#[test]
+fn what_came_in_learns_its_company_from_the_next_two_requests() {
+    for (objective, expected) in [(Objective::Bytes, [0, 1, 2]), (Objective::Requests, [0; 3])] {
+        let (mut nodes, mut auto) = (Nodes::new(), Auto::new(objective));
+        let slots = [1_u64, 2, 3].map(|n| {
+            let slot = nodes.take_slot(Node::new(n << 32, 100, 0));
+            auto.insert(&mut nodes, slot, u64::MAX);
+            slot
+        });
+        let companies = |auto: &Auto| slots.map(|slot| auto.held[slot as usize].record.company());
+        assert_eq!(companies(&auto), [0; 3], "nobody has seen any of them before");
+        // The first one comes back after 1,000 requests, as far as the clock says: ten bits, the mean of 6 and of 7 requests.
+        auto.held[0].record.last = auto.now.wrapping_sub(999);
+        auto.hit(&mut nodes, slots[0]);
+        assert_eq!(companies(&auto)[1..], [expected[1], expected[1]], "{objective:?}");
+        // Then the same after 2,000: 21 bits, of 7 requests.
+        auto.held[0].record.last = auto.now.wrapping_sub(1999);
+        auto.hit(&mut nodes, slots[0]);
+        assert_eq!(companies(&auto)[1..], expected[1..], "{objective:?}");
+        // Later requests are no company of theirs, and what was used twice has a gap instead.
+        auto.held[0].record.last = auto.now.wrapping_sub(1 << 20);
+        auto.hit(&mut nodes, slots[0]);
+        assert_eq!(companies(&auto)[1..], expected[1..], "{objective:?}");
+        auto.hit(&mut nodes, slots[2]);
+        auto.hit(&mut nodes, slots[0]);
+        assert_eq!((auto.held[2].record.uses, auto.held[2].record.gap), (2, 3), "{objective:?}");
     }
 }
