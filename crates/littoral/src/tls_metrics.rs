@@ -38,7 +38,8 @@ impl Collector for TlsMetrics {
             ("full", sum(|state| state.full_handshakes)),
             ("resumed", sum(|state| state.resumed_handshakes)),
             ("unknown_name", sum(|state| state.unknown_names)),
-            ("failed", sum(|state| state.failed_handshakes - state.unknown_names)),
+            // A name is counted a moment before its failure.
+            ("failed", sum(|state| state.failed_handshakes.saturating_sub(state.unknown_names))),
         ] {
             ConstCounter::new(count).encode(metric.encode_family(&[("result", result)])?)?;
         }

@@ -93,8 +93,7 @@ pub(crate) fn head(out: &mut Vec<u8>, parts: &response::Parts, hint: &SizeHint, 
 }
 
 /// The head of a 200 response whose body has this length, without its empty line: for who answers before requests are parsed
-/// ([`super::plain::ReadyAnswers`]), and adds what changes from answer to answer. The connection goes on afterwards. `fields`
-/// have a `Date`.
+/// ([`super::plain::ReadyAnswers`]), and adds what changes from answer to answer. `fields` have a `Date`.
 pub fn ready_head(fields: &HeaderMap, length: u64) -> Vec<u8> {
     let mut head = Vec::new();
     let mut parts = http::Response::new(()).into_parts().0;

@@ -115,7 +115,7 @@ impl<T: Transport> Exchanges<T> {
             if let Poll::Ready(Err(fault)) = reading.poll(&mut self.wire, cx) {
                 return Poll::Ready(Err(fault));
             }
-            match self.wire.poll_drain(cx) {
+            match self.wire.poll_settle(cx) {
                 Poll::Ready(Err(_)) => Poll::Ready(Err(Fault::Gone)),
                 Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
             }

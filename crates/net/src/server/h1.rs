@@ -196,7 +196,14 @@ impl<T: Transport> Connection<T> {
     /// Writes what is staged and ends the connection, so that the client can read what was sent.
     async fn close(mut self, unread: bool) {
         let wire = &mut self.exchanges.wire;
-        if poll_fn(|cx| wire.poll_end(cx)).await.is_err() || (!unread && wire.input.is_empty()) {
+        let is_said = wire.output.is_empty();
+        let end = poll_fn(|cx| wire.poll_end(cx));
+        // An answer may take as long as others do, a farewell alone may not.
+        let ended = match is_said {
+            true => tokio::time::timeout(Duration::from_millis(LINGER_MS), end).await.is_ok_and(|end| end.is_ok()),
+            false => end.await.is_ok(),
+        };
+        if !ended || (!unread && wire.input.is_empty()) {
             return;
         }
         let linger = async {

@@ -55,7 +55,7 @@ pub struct Plain<'a> {
     pub host: &'a [u8],
     /// The target, as it came; it begins with `/`.
     pub target: &'a [u8],
-    /// The connection ends after the response.
+    /// It says that the connection is to end after the response.
     pub closes: bool,
     fields: Fields<'a>,
 }

@@ -53,11 +53,13 @@ pub(crate) struct Wire<T> {
     pub(crate) input: BytesMut,
     /// To be written.
     pub(crate) output: Outbox,
+    /// Something was written since the last flush: the transport may still have a part of it.
+    is_dirty: bool,
 }
 
 impl<T: Transport> Wire<T> {
     pub(crate) fn new(io: T) -> Self {
-        Self { io, input: BytesMut::new(), output: Outbox::default() }
+        Self { io, input: BytesMut::new(), output: Outbox::default(), is_dirty: false }
     }
 
     /// One read into `input`; 0 at the end of the stream. While there is nothing to read, `input` keeps no buffer.
@@ -82,6 +84,7 @@ impl<T: Transport> Wire<T> {
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.is_dirty = true;
             self.output.advance(written);
         }
         pool::give_back_output(std::mem::take(&mut self.output.staged));
@@ -91,7 +94,17 @@ impl<T: Transport> Wire<T> {
     /// Writes all of `output`, through whatever buffers the transport has.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.is_dirty = false;
+        Poll::Ready(Ok(()))
+    }
+
+    /// [`Self::poll_flush`] where something was written: what the transport keeps by itself goes on waiting for that.
+    pub(crate) fn poll_settle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.output.is_empty() && !self.is_dirty {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_flush(cx)
     }
 
     /// [`Self::poll_flush`] as a future.
@@ -150,7 +163,8 @@ impl Outbox {
         !self.piece.is_empty() || !self.tail.is_empty() || self.staged.len() >= STAGED_BYTES
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether there is nothing to be written.
+    pub(crate) fn is_empty(&self) -> bool {
         self.staged.is_empty() && self.piece.is_empty() && self.tail.is_empty()
     }
 
@@ -177,5 +191,51 @@ impl Outbox {
         let piece = written.min(self.piece.len());
         self.piece.advance(piece);
         self.tail = self.tail.get(written - piece..).unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::ReadBuf;
+
+    use super::*;
+
+    /// Takes everything at once, and passes it on when it is flushed, in the second attempt.
+    #[derive(Default)]
+    struct Keeping {
+        flushes: usize,
+    }
+
+    impl AsyncRead for Keeping {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Keeping {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
+            if self.flushes.is_multiple_of(2) { Poll::Ready(Ok(())) } else { Poll::Pending }
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Transport for Keeping {
+        fn reset_on_close(&mut self) {}
+    }
+
+    #[test]
+    fn what_the_transport_keeps_is_flushed_until_it_is_out_and_not_before_something_was_written() {
+        let (mut wire, cx) = (Wire::new(Keeping::default()), &mut Context::from_waker(std::task::Waker::noop()));
+        assert!(wire.poll_settle(cx).is_ready() && wire.io.flushes == 0);
+        wire.output.staged().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        assert!(wire.poll_settle(cx).is_pending() && wire.output.is_empty());
+        assert!(wire.poll_settle(cx).is_ready() && wire.io.flushes == 2);
+        assert!(wire.poll_settle(cx).is_ready() && wire.io.flushes == 2);
     }
 }

@@ -18,7 +18,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::server::ServerSessionMemoryCache;
 use rustls::{CipherSuite, HandshakeKind, ServerConfig};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use files::{CertificateError, certificate_in};
@@ -33,8 +33,6 @@ use crate::server::Transport;
 const WATCH_MS: u64 = 5_000;
 /// For a handshake, from the connection to its end, in milliseconds.
 const HANDSHAKE_MS: u64 = 10_000;
-/// Handshakes at once on everything that shares the certificates; further ones wait, within their time.
-const HANDSHAKES: usize = 1_024;
 /// Sessions of clients of TLS 1.2 that cannot keep a ticket.
 const SESSIONS: usize = 4_096;
 /// Tickets for each connection of TLS 1.3: a session that is taken up brings the next one.
@@ -65,7 +63,6 @@ pub struct Tls {
     /// or the client does.
     by_client: Arc<ServerConfig>,
     store: Arc<Store>,
-    places: Semaphore,
     counts: Counts,
 }
 
@@ -120,8 +117,7 @@ impl Tls {
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
         let by_client = Arc::new(config.clone());
         config.ignore_client_order = true;
-        let (config, places) = (Arc::new(config), Semaphore::new(HANDSHAKES));
-        Ok(Arc::new(Self { config, by_client, store, places, counts: Counts::default() }))
+        Ok(Arc::new(Self { config: Arc::new(config), by_client, store, counts: Counts::default() }))
     }
 
     /// Reads all certificates again. What cannot be read stays as it was, and the log says why. How many certificates are
@@ -164,30 +160,32 @@ impl Tls {
 
     /// Shakes hands, within [`HANDSHAKE_MS`].
     pub(crate) async fn accept<T: Transport>(&self, io: T) -> Result<TlsStream<T>, HandshakeError<T>> {
-        let within = Duration::from_millis(HANDSHAKE_MS);
-        let handshake = tokio::time::timeout(within, self.handshake(io)).await.unwrap_or(Err(HandshakeError::TooSlow));
+        let deadline = Instant::now() + Duration::from_millis(HANDSHAKE_MS);
+        let mut hello = Hello::new(io);
+        // Whoever says nothing, or something else, wanted no handshake that could fail.
+        let begun = tokio::time::timeout_at(deadline, hello.more()).await;
+        match hello.first {
+            None => return Err(HandshakeError::Silent),
+            Some(byte) if byte.is_ascii_uppercase() => return Err(HandshakeError::Plain(hello.io)),
+            Some(_) => {}
+        }
+        let handshake = match begun {
+            Ok(Err(why)) => Err(HandshakeError::Hello(why)),
+            _ => {
+                let handshake = tokio::time::timeout_at(deadline, self.handshake(hello)).await;
+                handshake.unwrap_or(Err(HandshakeError::TooSlow))
+            }
+        };
         match &handshake {
             Ok(stream) if stream.session().handshake_kind() == Some(HandshakeKind::Resumed) => &self.counts.resumed,
             Ok(_) => &self.counts.full,
-            // Nobody wanted TLS.
-            Err(HandshakeError::Silent | HandshakeError::Plain(_)) => return handshake,
             Err(_) => &self.counts.failed,
         }
         .fetch_add(1, Ordering::Relaxed);
         handshake
     }
 
-    async fn handshake<T: Transport>(&self, io: T) -> Result<TlsStream<T>, HandshakeError<T>> {
-        let mut hello = Hello::new(io);
-        // Whoever says nothing has no place.
-        let begun = hello.more().await;
-        match (hello.first, begun) {
-            (None, _) => return Err(HandshakeError::Silent),
-            (Some(byte), _) if byte.is_ascii_uppercase() => return Err(HandshakeError::Plain(hello.io)),
-            (_, begun) => begun.map_err(HandshakeError::Hello)?,
-        }
-        // Never closed, so this only waits.
-        let _place = self.places.acquire().await;
+    async fn handshake<T: Transport>(&self, mut hello: Hello<T>) -> Result<TlsStream<T>, HandshakeError<T>> {
         let accepted = loop {
             match hello.accepted().await.map_err(HandshakeError::Hello)? {
                 Some(accepted) => break accepted,

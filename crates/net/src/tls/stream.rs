@@ -19,33 +19,46 @@ use crate::server::Transport;
 /// Bytes of encrypted data of one connection that wait for its socket: a response of 64 KiB with its head goes out at once.
 const SEND_BUFFER_BYTES: usize = 96 << 10;
 
+/// Bytes of a hello, as far as it has come without being whole: a generous one has three thousand. It is all that a client of
+/// TLS can make an edge keep before it has done something itself.
+const HELLO_BYTES: usize = 16 << 10;
+
 /// A client that has not said yet what it wants.
 pub(super) struct Hello<T> {
     pub(super) io: T,
     acceptor: Acceptor,
     /// The first byte that came.
     pub(super) first: Option<u8>,
+    bytes: usize,
 }
 
 impl<T: Transport> Hello<T> {
     pub(super) fn new(io: T) -> Self {
-        Self { io, acceptor: Acceptor::default(), first: None }
+        Self { io, acceptor: Acceptor::default(), first: None, bytes: 0 }
     }
 
     /// Waits for something of it.
     ///
     /// # Errors
-    /// Those of the socket; `UnexpectedEof` at its end.
+    /// Those of the socket; `UnexpectedEof` at its end; `InvalidData` beyond [`HELLO_BYTES`].
     pub(super) async fn more(&mut self) -> io::Result<()> {
-        let Self { io, acceptor, first } = self;
-        poll_fn(|cx| {
+        let Self { io, acceptor, first, bytes } = self;
+        if *bytes > HELLO_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a hello of more than 16 KiB"));
+        }
+        let read = poll_fn(|cx| {
             let mut seen = None;
             let read = acceptor.read_tls(&mut Bridge { io, cx, first: &mut seen });
             *first = first.or(seen);
             of_blocking(read)
-        })
-        .await
-        .and_then(|read| if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) })
+        });
+        match read.await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            read => {
+                *bytes += read;
+                Ok(())
+            }
+        }
     }
 
     /// What it wants, once all of that has come.

@@ -6,7 +6,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{CipherSuite, HandshakeKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::kit::{Authority, PATIENCE, ask, connect, curl, exchange, secure, start};
+use super::kit::{Authority, PATIENCE, ask, connect, curl, exchange, exchange_and_end, secure, start};
 
 #[tokio::test]
 async fn curl_speaks_every_version_and_protocol() {
@@ -158,11 +158,45 @@ async fn a_handshake_that_is_not_one_is_closed() {
 fn hello(name: &[u8]) -> Vec<u8> {
     let length = |bytes: usize| u16::try_from(bytes).expect("short").to_be_bytes();
     let name = [&[0][..], &length(name.len()), name].concat();
-    let list = [&length(name.len())[..], &name].concat();
-    let extension = [&[0, 0][..], &length(list.len()), &list].concat();
-    let body = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0xc0, 0x2b, 1, 0], &length(extension.len()), &extension].concat();
+    hello_with(&[(0, &[&length(name.len())[..], &name].concat())])
+}
+
+/// A hello of TLS 1.2 with these extensions, in as many records as it takes.
+fn hello_with(extensions: &[(u16, &[u8])]) -> Vec<u8> {
+    let length = |bytes: usize| u16::try_from(bytes).expect("short").to_be_bytes();
+    let extension = |(kind, data): &(u16, &[u8])| [&kind.to_be_bytes()[..], &length(data.len()), data].concat();
+    let extensions: Vec<u8> = extensions.iter().flat_map(extension).collect();
+    let body = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0xc0, 0x2b, 1, 0], &length(extensions.len()), &extensions].concat();
     let message = [&[1, 0][..], &length(body.len()), &body].concat();
-    [&[22, 3, 1][..], &length(message.len()), &message].concat()
+    message.chunks(16_000).flat_map(|part| [&[22, 3, 1][..], &length(part.len()), part].concat()).collect()
+}
+
+#[tokio::test]
+async fn a_hello_has_a_size() {
+    let authority = Authority::new();
+    authority.good("default", &["a.example"]);
+    let tls = authority.tls();
+    let server = secure(&tls).await;
+    // Padded (RFC 7685): what is short enough is read as a whole and refused as what it is, with an alert.
+    for (padding, alert) in [(12_000, true), (16_000, true), (40_000, false)] {
+        let padding = vec![0; padding];
+        let answer = exchange(server.address, &hello_with(&[(21, &padding)])).await;
+        assert_eq!(answer.first(), alert.then_some(&21), "{}: {answer:?}", padding.len());
+    }
+    assert_eq!(tls.state().failed_handshakes, 3);
+}
+
+/// Who says nothing has not failed at anything.
+#[tokio::test]
+async fn silence_is_no_failed_handshake() {
+    let authority = Authority::new();
+    authority.good("default", &["a.example"]);
+    let tls = authority.tls();
+    let server = secure(&tls).await;
+    assert_eq!(exchange_and_end(server.address, b"").await, b"");
+    assert!(exchange_and_end(server.address, b"GET ").await.starts_with(b"HTTP/1.1 400 "));
+    assert_eq!(exchange_and_end(server.address, &[22, 3, 1]).await, b"");
+    assert_eq!(tls.state().failed_handshakes, 1);
 }
 
 #[tokio::test]

@@ -178,6 +178,16 @@ pub(crate) async fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     answer
 }
 
+/// The same, and says with the bytes that no more will come.
+pub(crate) async fn exchange_and_end(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).await.expect("connect");
+    stream.write_all(bytes).await.expect("written");
+    stream.shutdown().await.expect("ended");
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("ended in time");
+    answer
+}
+
 /// Runs curl against a server; what it printed.
 pub(crate) async fn curl(server: &Server, ca: &Path, arguments: &[&str]) -> String {
     let port = server.address.port();
