@@ -111,7 +111,9 @@ fn simulate(args: &SimulateArgs, out: &Out) -> Result<Vec<Row>, CliError> {
         human::count(requests.len() as u64, "request"),
         human::size(footprint_bytes)
     ));
-    let policies = if args.policies.is_empty() { PolicyName::ALL.to_vec() } else { args.policies.clone() };
+    // Eviction that is off is compared with by those who ask for it.
+    let evicting = || PolicyName::ALL.into_iter().filter(|policy| *policy != PolicyName::None).collect();
+    let policies = if args.policies.is_empty() { evicting() } else { args.policies.clone() };
     let mut rows = Vec::new();
     for policy in policies {
         for size in &args.sizes {

@@ -179,8 +179,7 @@ impl Model {
     }
 
     /// To be called before [`Self::worth`]: works out the indices and the factors of size where that is due. While nothing has
-    /// to leave, nobody asks
-    /// what anything is worth, and hits need not pay for it.
+    /// to leave, nobody asks what anything is worth, and hits need not pay for it.
     pub(super) fn make_ready(&mut self) {
         if std::mem::take(&mut self.outdated) {
             for (sizes, size) in self.sizes.iter_mut().zip(&self.size) {
