@@ -80,7 +80,7 @@ async fn the_last_answer_on_a_connection_is_ready_too() {
         for (field, at_once) in [("Accept: */*", 1.0), ("X-Other: 1", 0.0)] {
             let before = ready(&front).await;
             let mut stream = tokio::net::TcpStream::connect(address).await.expect("connect");
-            let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{field}\r\n\r\n");
+            let request = format!("GET {path} HTTP/1.1\r\nHost: site.example\r\nConnection: close\r\n{field}\r\n\r\n");
             stream.write_all(request.as_bytes()).await.expect("written");
             let mut answer = Vec::new();
             stream.read_to_end(&mut answer).await.expect("a clean end");
