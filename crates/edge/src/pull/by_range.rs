@@ -46,11 +46,8 @@ impl Origin {
             match origin.ask(begun.run.bytes()).await {
                 Ok((body, handling)) => {
                     origin.node.metrics.fetched.inc();
-                    let end = pump(&origin.node, &begun, body, handling).await;
-                    // What could only be compared is not whole now, and is asked for anew the next time.
-                    if handling.compared || end == Err(CHANGED) {
-                        origin.node.forget_body(&origin.key, &begun.sliced);
-                    }
+                    let forget = || origin.node.forget_body(&origin.key, &begun.sliced);
+                    pump(&origin.node, &begun, body, handling, forget).await;
                 }
                 Err(word) => {
                     origin.node.metrics.fetch_failed.inc();

@@ -63,7 +63,7 @@ impl Order {
                 sliced.let_go();
             }
             let handling = runs::Handling { stored: true, compared: false };
-            tokio::spawn(async move { runs::pump(&node, &begun, body, handling).await });
+            tokio::spawn(async move { runs::pump(&node, &begun, body, handling, || ()).await });
         }
         Landing::Ready { variant, status, stored }
     }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api::SLICE_BYTES;
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use net::{Body, UpstreamError};
 use tokio::sync::{Notify, watch};
@@ -245,29 +246,37 @@ pub(crate) struct Handling {
     pub(crate) compared: bool,
 }
 
-/// Copies the body of an exchange into a run.
+/// Copies the body of an exchange into a run. `forget`: has the store forget the body that the run belongs to, which is done
+/// before anybody is told that a run has ended after which it is of no use: who asks again at once must not find it.
+pub(crate) async fn pump(node: &Arc<Node>, begun: &Begun, body: Body, handling: Handling, forget: impl Fn()) {
+    if let Err(word) = copy(node, &begun.sliced, &begun.run, body, handling, &forget).await {
+        tracing::debug!(word, "a run of slices ended early");
+        // What could only be compared is not whole, and is asked for anew the next time.
+        if handling.compared || word == CHANGED {
+            forget();
+        }
+        begun.give_up(word);
+    }
+}
+
+/// The same, but for what is told.
 ///
 /// # Errors
 /// The word for why it ended early; [`CHANGED`]: it is of something else than what is stored.
-pub(crate) async fn pump(node: &Arc<Node>, begun: &Begun, body: Body, handling: Handling) -> Result<(), &'static str> {
-    let end = copy(node, &begun.sliced, &begun.run, body, handling).await;
-    end.inspect_err(|word| {
-        tracing::debug!(word, "a run of slices ended early");
-        begun.give_up(word);
-    })
-}
-
 async fn copy(
     node: &Arc<Node>,
     sliced: &Arc<Sliced>,
     run: &Arc<Run>,
     body: Body,
     handling: Handling,
+    forget: &impl Fn(),
 ) -> Result<(), &'static str> {
     let mut opened = Opened::default();
     let mut at = run.bytes.start;
     let mut body = std::pin::pin!(body);
     let mut coming: Option<Arc<Growing>> = None;
+    // What is stored of the slice that is compared.
+    let mut before: Option<(u64, Option<Bytes>)> = None;
     let mut kept = true;
     while at < run.bytes.end {
         let frame = body.frame().await.ok_or("closed-early")?.map_err(|error| {
@@ -286,6 +295,21 @@ async fn copy(
             let end = whole.end.min(run.bytes.end);
             let take = usize::try_from(end - at).unwrap_or(usize::MAX).min(bytes.len());
             let piece = bytes.split_to(take);
+            if handling.compared {
+                // Who follows this run has got nothing but what is the same in both, so that what it gets is whole.
+                let from = usize::try_from(at - whole.start).unwrap_or(usize::MAX);
+                if before.as_ref().is_none_or(|(of, _)| *of != index) {
+                    before = Some((index, sliced.read(node, &mut opened, index).await));
+                }
+                match before.as_ref().and_then(|(_, before)| before.as_ref()) {
+                    Some(before) if before.get(from..from.saturating_add(take)) == Some(&piece[..]) => {}
+                    None if index >= run.wanted_from => {}
+                    _ => return Err(CHANGED),
+                }
+                if at + piece.len() as u64 == run.bytes.end {
+                    forget();
+                }
+            }
             growing.push(&piece).await;
             at += piece.len() as u64;
             if at < end {
@@ -302,14 +326,7 @@ async fn copy(
                 Some(_) => pieces.concat().into(),
                 None => node.pages.join(&pieces),
             };
-            if handling.compared {
-                // Who follows this run has got nothing but what is the same in both, so that what it gets is whole.
-                match sliced.read(node, &mut opened, index).await {
-                    Some(before) if before == bytes => {}
-                    None if index >= run.wanted_from => {}
-                    _ => return Err(CHANGED),
-                }
-            } else if handling.stored {
+            if handling.stored && !handling.compared {
                 kept = sliced.keep(node, index, bytes).await;
             }
         }
@@ -334,7 +351,6 @@ async fn ends(mut body: std::pin::Pin<&mut Body>) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
 
     const S: u64 = SLICE_BYTES;
 
