@@ -29,7 +29,7 @@ impl Machine {
             (true, false) => " with changes",
         };
         let mut versions = Vec::new();
-        for peer in peers.iter().filter(|peer| **peer != Peer::NginxCopy) {
+        for peer in peers.iter().filter(|peer| !matches!(peer, Peer::NginxCopy | Peer::LittoralKeeps)) {
             versions.push(peer.version(binary)?);
         }
         Ok(Self {
