@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use crate::shell::Failed;
 
 /// What is read at once.
-const READ_BYTES: usize = 256 << 10;
+pub(crate) const READ_BYTES: usize = 256 << 10;
 /// The longest head of a response.
-const HEAD_MAX_BYTES: usize = 16 << 10;
+pub(crate) const HEAD_MAX_BYTES: usize = 16 << 10;
 
 /// Asks a host for a path and answers the body of a 200.
 pub(crate) fn body(stream: &mut (impl Read + Write), host: SocketAddr, path: &str) -> Result<Vec<u8>, Failed> {

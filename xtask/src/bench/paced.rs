@@ -12,14 +12,9 @@ use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
-use crate::bench::fetch;
+use crate::bench::fetch::{self, HEAD_MAX_BYTES, READ_BYTES};
 use crate::bench::own::{SILENCE_MS, Stream, connect};
 use crate::shell::Failed;
-
-/// What is read at once.
-const READ_BYTES: usize = 256 << 10;
-/// The longest head of a response.
-const HEAD_MAX_BYTES: usize = 16 << 10;
 
 /// What is asked for, and how often.
 pub(crate) struct Pace<'a> {

@@ -317,8 +317,9 @@ async fn copy(
                 continue;
             }
             growing.finish();
-            if at < whole.end {
-                continue; // the rest of this slice is not part of the run
+            // The rest of a slice may not be part of the run.
+            if at < whole.end || !handling.stored || handling.compared {
+                continue;
             }
             let pieces = growing.pieces();
             let bytes = match sliced.place().entry() {
@@ -326,9 +327,7 @@ async fn copy(
                 Some(_) => pieces.concat().into(),
                 None => node.pages.join(&pieces),
             };
-            if handling.stored && !handling.compared {
-                kept = sliced.keep(node, index, bytes).await;
-            }
+            kept = sliced.keep(node, index, bytes).await;
         }
     }
     if !sliced.by_range && coming.is_none() {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use littoral::assembly::{FrontStart, Process, wall_clock};
 use net::{Body, CertificateSources, Door, Doors, Incoming, ServerLimits, Tls};
+use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -76,7 +77,9 @@ pub(crate) struct Edge {
     pub(crate) address: SocketAddr,
     pub(crate) secure: SocketAddr,
     _origin: DropGuard,
-    _certificate: TempDir,
+    /// Who trusts it reaches the secure port.
+    pub(crate) certificate: CertificateDer<'static>,
+    _folder: TempDir,
 }
 
 impl Edge {
@@ -100,7 +103,8 @@ impl Edge {
             Some((plain.parse().ok()?, secure.parse().ok()?))
         });
         let (address, secure) = addresses.expect("it serves");
-        Self { child, address, secure, _origin: stop, _certificate: folder }
+        let certificate = made.cert.der().clone();
+        Self { child, address, secure, _origin: stop, certificate, _folder: folder }
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -1,10 +1,10 @@
 //! Abuse of TLS: before a handshake is over, and behind it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -17,51 +17,12 @@ use crate::measure::{Bounds, PATIENCE, cost, cost_at};
 /// What an edge says to what is no hello: an alert, and the end; or a reset, where something unread was on its way.
 const ALERTED: [&str; 3] = ["7 bytes end", "7 bytes reset", "0 bytes reset"];
 
-/// Whoever abuses an edge trusts everybody.
-#[derive(Debug)]
-struct Trusting;
-
-impl ServerCertVerifier for Trusting {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-fn config() -> Arc<ClientConfig> {
+fn config(trusted: Option<&CertificateDer<'static>>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    trusted.into_iter().for_each(|certificate| roots.add(certificate.clone()).expect("a certificate"));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
-    let trusting = builder.dangerous().with_custom_certificate_verifier(Arc::new(Trusting));
-    Arc::new(trusting.with_no_client_auth())
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    Arc::new(builder.expect("versions").with_root_certificates(roots).with_no_client_auth())
 }
 
 fn name() -> ServerName<'static> {
@@ -72,9 +33,16 @@ async fn shake_hands(config: Arc<ClientConfig>, stream: TcpStream) -> TlsStream<
     TlsConnector::from(config).connect(name(), stream).await.expect("shaken hands")
 }
 
+/// Says this, and waits for the end.
+async fn say(to: SocketAddr, bytes: Arc<[u8]>) -> String {
+    let mut stream = connect(to).await;
+    stream.write_all(&bytes).await.expect("written");
+    ending(&mut stream).await
+}
+
 fn hello() -> Vec<u8> {
     let mut hello = Vec::new();
-    ClientConnection::new(config(), name()).expect("a client").write_tls(&mut hello).expect("written");
+    ClientConnection::new(config(None), name()).expect("a client").write_tls(&mut hello).expect("written");
     hello
 }
 
@@ -82,15 +50,7 @@ fn hello() -> Vec<u8> {
 async fn handshakes_that_stop() {
     let bounds = Bounds { patience_ms: SHORT_MS, connections: 500, bytes: 24 << 10, cpu_us: 5_000 };
     let half: Arc<[u8]> = hello()[..100].into();
-    cost_at("handshakes that stop", bounds, &["0 bytes end"], |edge| {
-        let (to, half) = (edge.secure, Arc::clone(&half));
-        async move {
-            let mut stream = connect(to).await;
-            stream.write_all(&half).await.expect("written");
-            ending(&mut stream).await
-        }
-    })
-    .await;
+    cost_at("handshakes that stop", bounds, &["0 bytes end"], |edge| say(edge.secure, Arc::clone(&half))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,47 +61,24 @@ async fn hellos_that_are_none() {
     let at = invalid.windows(5).position(|bytes| bytes == [0, 4, 0, 0, 1]).expect("a name of one byte") + 5;
     invalid[at] = 0;
     let invalid: Arc<[u8]> = invalid.into();
-    cost_at("hellos that are none", bounds, &ALERTED, |edge| {
-        let (to, invalid) = (edge.secure, Arc::clone(&invalid));
-        async move {
-            let mut stream = connect(to).await;
-            stream.write_all(&invalid).await.expect("written");
-            ending(&mut stream).await
-        }
-    })
-    .await;
+    cost_at("hellos that are none", bounds, &ALERTED, |edge| say(edge.secure, Arc::clone(&invalid))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_wrong_port() {
     let bounds = || Bounds { patience_ms: SHORT_MS, connections: 500, bytes: 48 << 10, cpu_us: 5_000 };
-    cost_at("HTTP where TLS is spoken", bounds(), &["400 whole end"], |edge| {
-        let to = edge.secure;
-        async move {
-            let mut stream = connect(to).await;
-            stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("written");
-            ending(&mut stream).await
-        }
-    })
-    .await;
+    let plain: Arc<[u8]> = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..].into();
+    cost_at("HTTP where TLS is spoken", bounds(), &["400 whole end"], |edge| say(edge.secure, Arc::clone(&plain)))
+        .await;
     let hello: Arc<[u8]> = hello().into();
-    cost("TLS where HTTP is spoken", bounds(), &ALERTED, |to| {
-        let hello = Arc::clone(&hello);
-        async move {
-            let mut stream = connect(to).await;
-            stream.write_all(&hello).await.expect("written");
-            ending(&mut stream).await
-        }
-    })
-    .await;
+    cost("TLS where HTTP is spoken", bounds(), &ALERTED, |to| say(to, Arc::clone(&hello))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heads_that_stop_over_tls() {
     let bounds = Bounds { patience_ms: SHORT_MS, connections: 200, bytes: 64 << 10, cpu_us: 20_000 };
-    let config = config();
     cost_at("heads that stop, over TLS", bounds, &["408 whole end"], |edge| {
-        let (to, config) = (edge.secure, Arc::clone(&config));
+        let (to, config) = (edge.secure, config(Some(&edge.certificate)));
         async move {
             let mut stream = shake_hands(config, connect(to).await).await;
             stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\na: ").await.expect("written");
@@ -154,9 +91,8 @@ async fn heads_that_stop_over_tls() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_that_stop_over_tls() {
     let bounds = Bounds { patience_ms: SHORT_MS, connections: 100, bytes: 256 << 10, cpu_us: 60_000 };
-    let config = config();
     cost_at("readers that stop, over TLS", bounds, &["cut off"], |edge| {
-        let (to, config) = (edge.secure, Arc::clone(&config));
+        let (to, config) = (edge.secure, config(Some(&edge.certificate)));
         async move {
             let mut stream = shake_hands(config, connect_narrow(to).await).await;
             stream.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("written");
