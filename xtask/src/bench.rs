@@ -15,6 +15,7 @@ mod peers;
 mod rounds;
 mod rows;
 mod server;
+mod stalls;
 mod stats;
 mod table;
 mod traffic_server;
@@ -35,7 +36,7 @@ pub(crate) use self::own::{Options as LoadOptions, run as load};
 use self::peers::Peer;
 use self::rounds::{World, measure};
 use self::rows::Row;
-use crate::shell::{Failed, install, release_binary, root, target};
+use crate::shell::{Failed, in_a_namespace, install, release_binary, root, target};
 
 /// Descriptors that a process may have, if the machine allows as many.
 const DESCRIPTORS: usize = 65_536;
@@ -70,6 +71,9 @@ pub(crate) struct Options {
     /// The edge to measure; without it, the release build
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
+    /// Measure in this network namespace, with its settings of TCP, instead of in one of its own with CUBIC
+    #[arg(long)]
+    here: bool,
     /// Write the report and the chart to docs/bench.md and docs/bench.svg as well
     #[arg(long)]
     write_docs: bool,
@@ -121,6 +125,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Failed> {
     let packages = peers.iter().filter_map(|peer| peer.package()).chain(["wrk", "nghttp2-client"]);
     install(&packages.collect::<Vec<_>>())?;
     let binary = options.binary.clone().map_or_else(release_binary, Ok)?;
+    if !options.here {
+        in_a_namespace()?;
+    }
     let cannot = |error| Failed(format!("cannot measure {}: {error}", binary.display()));
     let binary = binary.canonicalize().map_err(cannot)?;
     let machine = Machine::here(&binary, options.binary.is_none(), &peers)?;

@@ -18,7 +18,7 @@ use crate::disk_hits;
 use crate::herd;
 use crate::many_entries;
 use crate::replay::Replay;
-use crate::shell::{Failed, install, release_binary, target};
+use crate::shell::{Failed, in_a_namespace, install, release_binary, target};
 use crate::up::Up;
 
 const MIB: u64 = 1 << 20;
@@ -100,6 +100,7 @@ pub(crate) fn entries(options: &ReplayOptions, entries: u64) -> Result<(), Faile
 pub(crate) fn shelf(options: &ReplayOptions) -> Result<(), Failed> {
     install(&["nginx-light", "curl"])?;
     let binary = options.binary.clone().map_or_else(release_binary, Ok)?;
+    in_a_namespace()?;
     let folder = tempfile::tempdir_in(target("bench")?)?;
     let costs = tokio::runtime::Runtime::new()?.block_on(disk_hits::run(&binary, folder.path()))?;
     println!("| hits of 100 MiB on disk | CPU seconds per GB |\n| --- | --- |");

@@ -1,6 +1,7 @@
 //! Running other programs, and saying how it went.
 
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Instant;
@@ -46,15 +47,39 @@ pub(crate) fn output_of(command: &mut Command) -> Result<String, Failed> {
     Err(Failed(format!("{program} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr))))
 }
 
-/// Runs a script with node to its end, alone: in a network namespace that has only loopback, and in a process namespace, so
-/// that nothing outlives it. The script's settings are the text of an environment variable; its input ends when we do.
-pub(crate) fn alone(script: &Path, settings: (&str, String)) -> Result<ExitStatus, Failed> {
-    // Whoever is not root becomes it in a user namespace.
+/// A shell command in a network namespace that has only loopback. Whoever is not root becomes it in a user namespace. More may
+/// be asked of `unshare` by arguments before the last, which is the script.
+pub(crate) fn alone_in_network(more: &[&str], script: &str) -> Result<Command, Failed> {
     let allowed = Command::new("unshare").args(["--net", "true"]).stderr(Stdio::null()).status()?.success();
-    let mut child = Command::new("unshare")
-        .args(if allowed { &[][..] } else { &["--map-root-user"][..] })
-        .args(["--net", "--pid", "--fork", "--kill-child", "sh", "-c"])
-        .arg("ip link set lo up && exec node --no-warnings \"$0\"")
+    let mut command = Command::new("unshare");
+    command.args(if allowed { &[][..] } else { &["--map-root-user"][..] }).arg("--net").args(more);
+    command.args(["sh", "-c", &format!("ip link set lo up && {script}")]);
+    Ok(command)
+}
+
+/// Set where a command runs in a network namespace of its own.
+const ALONE: &str = "LITTORAL_ALONE";
+
+/// Begins this command anew in a network namespace of its own, unless it runs in one: nobody else's traffic is there, and the
+/// machine's own settings stay as they are.
+///
+/// The congestion control is the one that Linux comes with. One that works from a model of the path, such as BBR, has no path to
+/// measure over loopback: it paces and resends by chance, and a body of 100 MiB then costs every server five times as much.
+pub(crate) fn in_a_namespace() -> Result<(), Failed> {
+    if std::env::var_os(ALONE).is_some() {
+        return Ok(());
+    }
+    let script = "echo cubic > /proc/sys/net/ipv4/tcp_congestion_control && exec \"$0\" \"$@\"; \
+                  echo 'FAILED: no network namespace to measure in; with LITTORAL_ALONE=1 it is measured here' >&2; exit 1";
+    let mut command = alone_in_network(&[], script)?;
+    let error = command.arg(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(ALONE, "1").exec();
+    Err(Failed(format!("cannot run unshare, for a network namespace: {error}")))
+}
+
+/// Runs a script with node to its end, alone: in a network namespace, and in a process namespace, so that nothing outlives it.
+/// The script's settings are the text of an environment variable; its input ends when we do.
+pub(crate) fn alone(script: &Path, settings: (&str, String)) -> Result<ExitStatus, Failed> {
+    let mut child = alone_in_network(&["--pid", "--fork", "--kill-child"], "exec node --no-warnings \"$0\"")?
         .arg(script)
         .env(settings.0, settings.1)
         .stdin(Stdio::piped())

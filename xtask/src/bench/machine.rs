@@ -12,6 +12,7 @@ pub(crate) struct Machine {
     cores: usize,
     processor: String,
     kernel: String,
+    congestion: String,
     date: String,
     commit: String,
     versions: Vec<String>,
@@ -36,6 +37,7 @@ impl Machine {
             cores: std::thread::available_parallelism()?.get(),
             processor: processor.map_or_else(|| "unknown processor".to_owned(), |(_, name)| name.to_owned()),
             kernel: output_of(Command::new("uname").arg("-sr"))?.trim().to_owned(),
+            congestion: std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")?.trim().to_owned(),
             date: output_of(Command::new("date").arg("+%Y-%m-%d"))?.trim().to_owned(),
             commit: format!("{}{changed}", git(&["rev-parse", "--short", "HEAD"])?.trim()),
             versions,
@@ -45,7 +47,11 @@ impl Machine {
 
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cores, processor, kernel, date, commit, versions } = self;
-        writeln!(f, "{date}, commit {commit}, {cores} cores of {processor}, {kernel}; {}.", versions.join(", "))
+        let Self { cores, processor, kernel, congestion, date, commit, versions } = self;
+        let versions = versions.join(", ");
+        writeln!(
+            f,
+            "{date}, commit {commit}, {cores} cores of {processor}, {kernel}, TCP with {congestion}; {versions}."
+        )
     }
 }

@@ -14,6 +14,7 @@ use crate::bench::own::{connect, tls};
 use crate::bench::peers::{Peer, Site};
 use crate::bench::rows::{Load, Row};
 use crate::bench::server::{Server, pinned};
+use crate::bench::stalls::Stalls;
 use crate::bench::{Cores, descriptors, stopped};
 use crate::shell::Failed;
 
@@ -47,6 +48,8 @@ pub(crate) struct Measured {
     pub(crate) absent: Vec<(Peer, String)>,
     /// Requests a second when times were taken.
     pub(crate) rate: Option<u64>,
+    /// The machine's own, just before.
+    pub(crate) stalls: Stalls,
 }
 
 /// A server in a row.
@@ -80,7 +83,7 @@ struct Running {
 
 /// Measures a row with these servers.
 pub(crate) fn measure(world: &World, row: Row, peers: &[Peer]) -> Result<Measured, Failed> {
-    let cores = Cores::of(row.workers)?;
+    let (cores, stalls) = (Cores::of(row.workers)?, Stalls::watch()?);
     world.origin.pin(&cores.load)?;
     let (mut running, mut absent) = (Vec::new(), Vec::new());
     for peer in peers.iter().filter(|peer| peer.is_in(&row)) {
@@ -106,7 +109,7 @@ pub(crate) fn measure(world: &World, row: Row, peers: &[Peer]) -> Result<Measure
         let idle = if row.load == Load::Idle { Some(idle(world, row, &cores, &server, address)?) } else { None };
         servers.push(Measurement { peer, rounds, memory_bytes: server.memory_bytes(), idle });
     }
-    Ok(Measured { row, servers, absent, rate })
+    Ok(Measured { row, servers, absent, rate, stalls })
 }
 
 /// All rounds; answers the pace.
