@@ -7,11 +7,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::net::{TcpListener, TcpSocket, UdpSocket};
+use rustix::net::sockopt::set_tcp_congestion;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
 /// Most workers of one listener.
 pub const MAX_WORKERS: usize = 256;
+/// How connections from this machine are controlled.
+const LOOPBACK_CONGESTION: &str = "cubic";
 /// Connections that wait to be accepted, for each socket; the kernel may allow fewer.
 pub(crate) const BACKLOG: u32 = 4_096;
 
@@ -90,6 +94,19 @@ fn shared(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.listen(BACKLOG)?.into_std()
 }
 
+/// For a client with a loopback address (a proxy, a tunnel) the congestion control is one that waits for losses, which loopback does not
+/// have. One that models the path, such as BBR, models noise there: it paces and resends, and a large body costs several times
+/// as much. Where the kernel does not have ours, or does not allow it, nobody asks for it again.
+pub(crate) fn for_this_machine(stream: &TcpStream, peer: SocketAddr) {
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+    if peer.ip().to_canonical().is_loopback()
+        && !REFUSED.load(Ordering::Relaxed)
+        && set_tcp_congestion(stream, LOOPBACK_CONGESTION).is_err()
+    {
+        REFUSED.store(true, Ordering::Relaxed);
+    }
+}
+
 fn name(address: SocketAddr, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
 }
@@ -97,6 +114,26 @@ fn name(address: SocketAddr, error: &io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn only_connections_from_this_machine_have_their_own_congestion_control() {
+        let listener = bind("127.0.0.1:0".parse().expect("address")).await.expect("bound");
+        let address = listener.local_addr().expect("address");
+        let congestion = |stream: &TcpStream| rustix::net::sockopt::tcp_congestion(stream).expect("a name");
+        for (peer, here) in
+            [("192.0.2.1:1", false), ("[2001:db8::1]:1", false), ("[::ffff:127.0.0.1]:1", true), ("[::1]:1", true)]
+        {
+            let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let (_client, accepted) = (client.expect("connected"), accepted.expect("accepted").0);
+            let before = congestion(&accepted);
+            // BBR, or what else the machine has.
+            let allowed = set_tcp_congestion(&accepted, LOOPBACK_CONGESTION).is_ok();
+            set_tcp_congestion(&accepted, &before).expect("as it was");
+            for_this_machine(&accepted, peer.parse().expect("address"));
+            let expected = if here && allowed { LOOPBACK_CONGESTION } else { &before };
+            assert_eq!(congestion(&accepted), expected, "{peer}");
+        }
+    }
 
     #[tokio::test]
     async fn workers_share_a_port_and_nobody_else_does() {

@@ -25,7 +25,7 @@ use tower_service::Service;
 
 use crate::body::BodyError;
 use crate::door::{Door, Doors};
-use crate::listen::{BACKLOG, Listener};
+use crate::listen::{self, BACKLOG, Listener};
 use crate::server::{Incoming, ReadyAnswers};
 use crate::workers;
 
@@ -184,6 +184,7 @@ impl<S: HttpService> Serving<S> {
         let mut begin = move |(stream, peer, place): Accepted, tasks: &mut JoinSet<()>| {
             // Small answers must not wait for an acknowledgement; a failure only costs latency.
             let _ = stream.set_nodelay(true);
+            listen::for_this_machine(&stream, peer);
             // A token of its own, because all waiting connections would meet at the lock of a common one.
             let (service, ready, shutdown) = (service.clone(), ready.clone(), shutdown.child_token());
             let connection = door.clone().serve(stream, peer, service, ready, limits.clone(), shutdown);

@@ -7,9 +7,15 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+
+/// Rest before a worker that cannot start tries again, in milliseconds, and how often it does.
+const START_REST_MS: u64 = 50;
+const START_TRIES: usize = 1_200;
 
 /// Runs each of `lives` on a thread of its own, until all have ended. Dropped before, it ends them, wherever they are.
 pub(crate) async fn run<F>(lives: Vec<F>)
@@ -27,10 +33,7 @@ where
         let (abandoned, all_served) = (abandoned.clone(), all_served.clone());
         let (ended, end) = oneshot::channel::<()>();
         let worker = move || {
-            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime,
-                Err(error) => return tracing::error!(%error, "a worker cannot start"),
-            };
+            let Some(runtime) = runtime(&abandoned) else { return };
             let life = async move {
                 served.await;
                 drop(serving);
@@ -56,6 +59,24 @@ where
         // It is never sent, only dropped.
         let _ = end.await;
     }
+}
+
+/// The runtime of a worker. Where there are no descriptors for it, it is tried again: who waits at the worker's socket would be
+/// cut off with it. Nothing: nobody wants it any more.
+fn runtime(abandoned: &CancellationToken) -> Option<Runtime> {
+    for tried in 0..START_TRIES {
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => return Some(runtime),
+            Err(error) if tried == 0 => {
+                tracing::error!(%error, "a worker cannot start; trying again every {START_REST_MS} ms");
+            }
+            Err(_) if abandoned.is_cancelled() => return None,
+            Err(_) => {}
+        }
+        thread::sleep(Duration::from_millis(START_REST_MS));
+    }
+    tracing::error!("a worker has not started");
+    None
 }
 
 #[cfg(test)]

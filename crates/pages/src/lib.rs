@@ -25,4 +25,4 @@ mod send;
 
 pub use arena::holds;
 pub use pool::{Buffer, LEAST_BYTES, Pool};
-pub use send::{HEAD_BYTES, SendError, Sent, send};
+pub use send::{SendError, Sent, send};

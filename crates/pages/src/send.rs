@@ -1,5 +1,6 @@
 //! Handing a block to a socket: its pages go into a pipe (`vmsplice`), and from there into the socket's queue (`splice`).
-//! Neither copies them.
+//! Neither copies them. The head before it is sent as ever, and waits in the queue for what follows (`MSG_MORE`): that costs
+//! less than a page of the pipe.
 //!
 //! A thread has one pipe for all of its sockets. It is empty between calls: what a socket does not take is thrown away, and
 //! handed over anew when it takes more.
@@ -12,14 +13,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::io::Errno;
+use rustix::net::SendFlags;
 use rustix::pipe::{
     IoSliceRaw, PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice, vmsplice,
 };
 
 use crate::arena::holds;
 
-/// The most bytes of a head that go before a body in one call.
-pub const HEAD_BYTES: usize = 4 << 10;
 /// Bytes that a pipe is to hold; where a user's pipes hold too much already, it holds 64 KiB. More costs more than it spares
 /// where a socket takes little at a time.
 const PIPE_BYTES: usize = 256 << 10;
@@ -35,11 +35,17 @@ thread_local! {
 /// Why nothing was sent.
 #[derive(Debug)]
 pub enum SendError {
-    /// It has to be written: the body is not in a block, the head is longer than [`HEAD_BYTES`], or the machine does not do
-    /// this.
+    /// It has to be written: the body is not in a block, or the machine does not do this.
     Write,
     /// The socket's error; [`io::ErrorKind::WouldBlock`] where it takes nothing now.
     Socket(io::Error),
+}
+
+impl SendError {
+    /// Whether the socket takes nothing now, and will again.
+    fn is_full(&self) -> bool {
+        matches!(self, Self::Socket(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
 }
 
 /// What was sent.
@@ -57,30 +63,55 @@ pub struct Sent {
 /// # Errors
 /// See [`SendError`]. Then nothing was sent.
 pub fn send(socket: impl AsFd, head: &[u8], body: &Bytes, more: bool) -> Result<Sent, SendError> {
-    if head.len() > HEAD_BYTES || body.is_empty() || !holds(body) {
+    if body.is_empty() || !holds(body) {
         return Err(SendError::Write);
     }
     PIPE.with_borrow_mut(|state| {
-        let pipe = state.open().ok_or(SendError::Write)?;
-        let filled = match pipe.fill(head, body) {
-            Ok(filled) => filled,
-            Err(_) => {
-                // What has gone in before is in it still.
-                *state = State::rest();
-                return Err(SendError::Write);
-            }
-        };
-        let sent = pipe.empty_into(socket.as_fd(), filled, more || filled < head.len() + body.len());
-        let left = filled - *sent.as_ref().unwrap_or(&0);
-        if left > 0 && !pipe.throw_away(left) {
-            *state = State::New;
+        if state.open().is_none() {
+            return Err(SendError::Write);
         }
-        match sent {
-            Ok(0) => Err(SendError::Socket(io::ErrorKind::WriteZero.into())),
-            Ok(bytes) => Ok(Sent { bytes, full: bytes < filled }),
-            Err(errno) => Err(SendError::Socket(errno.into())),
+        let headed = send_head(socket.as_fd(), head)?;
+        if headed < head.len() {
+            return Ok(Sent { bytes: headed, full: true });
+        }
+        match send_body(state, socket.as_fd(), body, more) {
+            Ok(sent) => Ok(Sent { bytes: headed + sent.bytes, ..sent }),
+            // What has gone has gone. Whoever comes for the rest meets the error.
+            Err(error) if headed > 0 => Ok(Sent { bytes: headed, full: error.is_full() }),
+            Err(error) => Err(error),
         }
     })
+}
+
+/// Answers how much of it the socket took, where it waits for what follows at once.
+fn send_head(socket: BorrowedFd<'_>, head: &[u8]) -> Result<usize, SendError> {
+    if head.is_empty() {
+        return Ok(0);
+    }
+    loop {
+        match rustix::net::send(socket, head, SendFlags::MORE | SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Err(Errno::INTR) => {}
+            sent => return sent.map_err(|errno| SendError::Socket(errno.into())),
+        }
+    }
+}
+
+fn send_body(state: &mut State, socket: BorrowedFd<'_>, body: &[u8], more: bool) -> Result<Sent, SendError> {
+    let pipe = state.open().ok_or(SendError::Write)?;
+    let Ok(filled) = pipe.fill(body) else {
+        *state = State::rest();
+        return Err(SendError::Write);
+    };
+    let sent = pipe.empty_into(socket, filled, more || filled < body.len());
+    let left = filled - *sent.as_ref().unwrap_or(&0);
+    if left > 0 && !pipe.throw_away(left) {
+        *state = State::New;
+    }
+    match sent {
+        Ok(0) => Err(SendError::Socket(io::ErrorKind::WriteZero.into())),
+        Ok(bytes) => Ok(Sent { bytes, full: bytes < filled }),
+        Err(errno) => Err(SendError::Socket(errno.into())),
+    }
 }
 
 enum State {
@@ -130,19 +161,16 @@ impl Pipe {
         Some(Self { read, write, null })
     }
 
-    /// Puts in all of the head, and as much of the body as there is room for. Says how many bytes went in.
-    fn fill(&self, head: &[u8], body: &[u8]) -> Result<usize, Errno> {
-        if !head.is_empty() {
-            // An empty pipe takes that much at once, or nothing.
-            rustix::io::write(&self.write, head)?;
-        }
+    /// Puts in as much of the body as there is room for. Says how many bytes went in.
+    fn fill(&self, body: &[u8]) -> Result<usize, Errno> {
         let slice = [IoSliceRaw::from_slice(body)];
         #[expect(unsafe_code, reason = "pages are shown to the kernel")]
         // SAFETY: This end of the pipe is the one for writing, so the memory is only read. It is a slice that is borrowed, and
         // its pages are not given away (`GIFT`). Whoever refers to them afterwards sees what is in them now: they are a
         // frozen block's, which nobody writes, and when it goes they are not used again by this process.
-        let taken = unsafe { vmsplice(&self.write, &slice, SpliceFlags::NONBLOCK) }?;
-        Ok(head.len() + taken)
+        unsafe {
+            vmsplice(&self.write, &slice, SpliceFlags::NONBLOCK)
+        }
     }
 
     fn empty_into(&self, socket: BorrowedFd<'_>, filled: usize, more: bool) -> Result<usize, Errno> {
@@ -257,18 +285,43 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_no_block_or_has_a_long_head_is_to_be_written() {
+    fn what_is_in_no_block_is_to_be_written() {
         let pool = Pool::new(1 << 20);
         let (server, mut client) = connected();
         let (heap, block) = (random(LEAST_BYTES), pool.own(random(LEAST_BYTES)));
-        let long = vec![7; HEAD_BYTES + 1];
-        for (head, body) in [(&b""[..], &heap), (&long, &block), (b"", &block.slice(..0))] {
-            assert!(matches!(send(&server, head, body, false), Err(SendError::Write)));
+        for body in [&heap, &block.slice(..0)] {
+            assert!(matches!(send(&server, b"head", body, false), Err(SendError::Write)));
         }
-        assert_eq!(fill(&server, &long[1..], &block), HEAD_BYTES + LEAST_BYTES);
-        let mut got = vec![0; HEAD_BYTES + LEAST_BYTES];
+        // And nothing of it was sent.
+        assert_eq!(fill(&server, b"", &block), LEAST_BYTES);
+        let mut got = vec![0; LEAST_BYTES];
         client.read_exact(&mut got).unwrap();
-        assert!(got == [&long[1..], &block].concat());
+        assert!(got == block);
+    }
+
+    #[test]
+    fn a_head_is_sent_up_to_where_the_socket_is_full() {
+        let pool = Pool::new(1 << 20);
+        let (server, mut client) = connected();
+        let (head, block) = (random(16 << 20), pool.own(random(LEAST_BYTES)));
+        let first = send(&server, &head, &block, false).unwrap();
+        assert!(first.full && first.bytes < head.len(), "{first:?}");
+        assert!(
+            matches!(send(&server, b"", &block, false), Err(SendError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock)
+        );
+        let reader = std::thread::spawn(move || {
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).unwrap();
+            got
+        });
+        let mut sent = first.bytes;
+        while sent < head.len() + block.len() {
+            sent +=
+                fill(&server, head.get(sent..).unwrap_or_default(), &block.slice(sent.saturating_sub(head.len())..));
+            std::thread::yield_now();
+        }
+        drop(server);
+        assert!(reader.join().unwrap() == [head, block].concat());
     }
 
     #[test]
