@@ -22,6 +22,9 @@ pub(crate) use crate::disk::looks::Looks;
 
 /// How long what the disk has refused is not offered again, in milliseconds.
 const REFUSED_MS: u64 = 10_000;
+/// How long the index is waited for, and how often it is looked whether it has been read, in milliseconds.
+const RECALL_MS: u64 = 60_000;
+const RECALL_LOOK_MS: u64 = 20;
 /// Bytes of bodies that wait to be written; what would be more is not written.
 const MAX_QUEUED_BYTES: u64 = 64 << 20;
 /// Jobs that wait for the writing thread. What is only worth a try is left out beyond it; the rest is done by who asks.
@@ -69,6 +72,15 @@ impl DiskTier {
         F: FnOnce(&Arc<Disk>) -> T + Send + 'static,
     {
         self.looks.blocking(work).await
+    }
+
+    /// Waits until lists of what is stored are as whole as they can be: a start reads the index while it serves.
+    pub(crate) async fn recalled(&self) {
+        let mut looks = RECALL_MS / RECALL_LOOK_MS;
+        while !self.disk.is_recalled() && looks > 0 {
+            tokio::time::sleep(Duration::from_millis(RECALL_LOOK_MS)).await;
+            looks -= 1;
+        }
     }
 
     /// The way to the disk, for what outlives a request.

@@ -1,7 +1,7 @@
 //! The edge role: the cache that serves people.
 //!
 //! A request goes through [`serve`](mod@serve), stage by stage; what is stored, purged and in flight is in [`node`]; [`fetch`] gets
-//! what is missing from the origin and proves it; [`reader`] streams it; [`purges`] decides what may still be used, and [`marks`] keeps
+//! what is missing from the origin and proves it; [`reader`] streams it, and [`forms`] compresses it; [`purges`] decides what may still be used, and [`marks`] keeps
 //! that across restarts;
 //! [`sync`] keeps in step with control; [`tools`] answers who looks after the cache. Zones whose content comes from any HTTP origin are in [`pull`]. Absent on purpose: any knowledge of other edges, and of where clients are.
 
@@ -10,6 +10,7 @@ mod classes;
 mod disk;
 mod fetch;
 mod flights;
+mod forms;
 mod head;
 mod https;
 mod marks;
@@ -28,6 +29,7 @@ mod tools;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use api::names::{NodeName, Place};
 use api::node::{SNAPSHOT_FORMAT, Snapshot};
@@ -213,6 +215,9 @@ impl EdgeView {
     /// Leaves the files of its state and its disk tier to another process, in order, and goes on without writing: what it
     /// purges from now on only [`Self::on_purge`] hears of. Blocks for as long as it takes to write what is on its way.
     pub fn leave_disk(&self) {
+        // First: what is acknowledged must be in the files that are left.
+        self.0.left.store(true, Ordering::Release);
+        self.0.acknowledgeable.send_replace(0);
         if self.0.marks.leave() {
             tracing::info!(node = %self.name(), "left its state and its disk tier to another process");
         }
@@ -226,8 +231,21 @@ impl EdgeView {
         if let Some(folder) = &self.1
             && let Err(error) = marks::distrust(folder.path())
         {
+            // So nothing is acknowledged any more, either.
             tracing::error!(node = %self.name(), %error, "a restart is not safe");
+            return;
         }
+        self.0.left.store(false, Ordering::Release);
+        self.0.acknowledgeable.send_replace(u64::MAX);
+    }
+    /// Whether its configuration and its purges come from control.
+    pub fn has_control(&self) -> bool {
+        !self.0.standalone()
+    }
+    /// Another process serves as this edge, and has applied events up to this one; nothing: it is gone. What it has not applied
+    /// is not acknowledged here.
+    pub fn accompanied(&self, applied: Option<u64>) {
+        self.0.acknowledgeable.send_replace(applied.unwrap_or(u64::MAX));
     }
     /// From now on `listener` hears of everything that is purged here without control, and a `PURGE` is answered when it says
     /// that others have that, too. To be called once, before the edge runs.
@@ -244,9 +262,9 @@ impl EdgeView {
         let kept = self.0.marks.sync().await;
         kept.inspect_err(|error| tracing::error!(node = %self.name(), %error, "purges are not kept")).is_ok()
     }
-    /// The zone of an edge without control.
-    pub fn only_zone(&self) -> Option<api::ZoneName> {
-        self.0.view().and_then(|view| view.snapshot.zones.first().map(|zone| zone.name.clone()))
+    /// Its zones.
+    pub fn zones(&self) -> Vec<api::ZoneName> {
+        self.0.view().map_or_else(Vec::new, |view| view.snapshot.zones.iter().map(|zone| zone.name.clone()).collect())
     }
     /// Its name.
     pub fn name(&self) -> &NodeName {
@@ -343,7 +361,8 @@ impl Edge {
 
     /// A look at it while it runs.
     pub fn view(&self) -> EdgeView {
-        EdgeView(Arc::clone(&self.node), self.alone.clone())
+        let folder = self.control.as_ref().map(|control| control.folder.clone());
+        EdgeView(Arc::clone(&self.node), folder.or_else(|| self.alone.clone()))
     }
 
     /// Serves on these listeners until `shutdown`, then drains and returns.
@@ -356,9 +375,11 @@ impl Edge {
         }
         // Dropped with this future, so that whoever ends the edge ends its jobs, too.
         let mut jobs = JoinSet::new();
+        // Whoever is still served during the drain is served nothing that is purged meanwhile.
+        let drained = CancellationToken::new();
         if let Some(ControlJobs { client, token, folder, heartbeat_ms }) = control {
-            jobs.spawn(sync::follow(Arc::clone(&node), client.clone(), folder, shutdown.clone()));
-            jobs.spawn(sync::report_placements(Arc::clone(&node), client, shutdown.clone()));
+            jobs.spawn(sync::follow(Arc::clone(&node), client.clone(), folder, drained.clone()));
+            jobs.spawn(sync::report_placements(Arc::clone(&node), client, drained.clone()));
             jobs.spawn(sync::beat(Arc::clone(&node), token, heartbeat_ms, shutdown.clone()));
         }
         let marks = Arc::clone(&node.marks);
@@ -369,6 +390,7 @@ impl Edge {
         let service = net::service(move |request: Request<Incoming>| serve::serve(Arc::clone(&served), request));
         let ready: Arc<dyn ReadyAnswers> = Arc::new(pull::Ready(Arc::clone(&node)));
         net::serve_doors(doors, service, Some(ready), limits, shutdown).await;
+        drained.cancel();
         while jobs.join_next().await.is_some() {}
         // What went wrong has been said in the log.
         let close = move || {

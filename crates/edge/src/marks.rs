@@ -228,6 +228,11 @@ impl Marks {
         lock(&self.journal).as_ref().is_none_or(|journal| journal.health == Health::Trusted)
     }
 
+    /// The same, and the folder is this process's: not left to another one.
+    pub(crate) fn kept(&self) -> bool {
+        lock(&self.journal).as_ref().is_some_and(|journal| journal.health == Health::Trusted)
+    }
+
     /// Applies an event. Once this returns, nothing that it names and that was fetched before is served as fresh.
     pub(crate) fn apply(&self, event: &Event) {
         self.commit(|state| Record::Event { number: event.seq, named: state.names().of(&event.change) });
@@ -357,6 +362,8 @@ impl Marks {
     /// there were none, or they were left before.
     pub(crate) fn leave(&self) -> bool {
         self.close();
+        // Whoever keeps the files is done with them then, and finds nothing to keep afterwards.
+        let _upkeep = lock(&self.upkeep);
         let left = lock(&self.journal).take();
         self.metrics.trusted.set(1);
         left.is_some()

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 use api::addressing::{Target, Zones};
@@ -15,6 +15,7 @@ use api::node::{Placement, Placements, Snapshot};
 use api::{Event, NodeDoc, PurgeTargets, SLICE_BYTES, TokenHash, TokenSecret};
 use bytes::Bytes;
 use client::Client;
+use http_cache::Coding;
 use net::{HttpClient, ServerLimits};
 use pages::Pool;
 use shelf::{Class, Counters, Curve, Memory, PolicyChoice};
@@ -39,8 +40,8 @@ use crate::tools::ToolsState;
 
 /// Fetches from the origin at once; further ones wait.
 pub(crate) const MAX_FETCHES: usize = 256;
-/// Bytes of slices that may be on their way in at once. Together with what readers hold, this is what an edge uses
-/// beyond its memory tier.
+/// Bytes of slices that may be on their way in at once. Together with what readers hold, and what is being compressed
+/// (`pull/packed.rs`), this is what an edge uses beyond its memory tier.
 pub(crate) const MAX_INCOMING_BYTES: usize = 24 << 20;
 /// Of the memory tier's size, the share that bodies of pull zones may take beyond it on their way in: one in so many.
 const INCOMING_SHARE: u64 = 4;
@@ -90,6 +91,8 @@ pub(crate) struct HeadKey {
 pub(crate) enum BodyId {
     /// A file's: its digest.
     File(Digest),
+    /// A compressed form of a file: the file's digest.
+    Form(Digest, Coding),
     /// A response's: a random number.
     Page(u128),
 }
@@ -273,6 +276,10 @@ pub(crate) struct Node {
     /// What has been purged.
     pub(crate) marks: Arc<Marks>,
     placements: Mutex<HashMap<FileId, Option<u64>>>,
+    /// The newest event that this process may acknowledge: every process that serves as this edge has applied it. 0: none.
+    pub(crate) acknowledgeable: watch::Sender<u64>,
+    /// Whether the files of its state, and its name with control, were left to another process.
+    pub(crate) left: AtomicBool,
     /// Where this edge speaks TLS.
     pub(crate) https_port: OnceLock<u16>,
 }
@@ -315,6 +322,8 @@ impl Node {
             view_number: AtomicU64::new(0),
             number: NODES.fetch_add(1, Ordering::Relaxed),
             placements: Mutex::new(HashMap::new()),
+            acknowledgeable: watch::Sender::new(u64::MAX),
+            left: AtomicBool::new(false),
         }
     }
 
@@ -583,12 +592,20 @@ impl Node {
     fn forget(&self, key: &Key, head: &Arc<Head>) {
         let same = |item: &Item| matches!(item, Item::Head(stored) if Arc::ptr_eq(stored, head));
         if self.store.remove_if(key, same).is_some() {
-            for index in 0..api::slices::slice_count(head.size) {
-                self.store.remove(&Key::Slice((BodyId::File(head.digest), index)));
-            }
+            self.drop_body(head);
             self.remove_file(head, None);
             self.placed(head.id, None);
             self.show_size();
+        }
+    }
+
+    /// Takes the slices of a file out of memory, and its forms.
+    fn drop_body(&self, head: &Head) {
+        for index in 0..api::slices::slice_count(head.size) {
+            self.drop_slice(&(BodyId::File(head.digest), index));
+        }
+        for coding in Coding::ALL {
+            self.drop_slice(&(BodyId::Form(head.digest, coding), 0));
         }
     }
 
@@ -596,9 +613,7 @@ impl Node {
     pub(crate) fn evict_file(&self, key: &HeadKey, head: &Arc<Head>) {
         let same = |item: &Item| matches!(item, Item::Head(stored) if Arc::ptr_eq(stored, head));
         if self.store.remove_if(&Key::Head(key.clone()), same).is_some() {
-            for index in 0..api::slices::slice_count(head.size) {
-                self.drop_slice(&(BodyId::File(head.digest), index));
-            }
+            self.drop_body(head);
             if head.on_disk.entry().is_none() {
                 self.placed(head.id, None);
             }

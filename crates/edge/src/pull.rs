@@ -32,7 +32,7 @@ mod upgrade;
 pub(crate) mod zone;
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -56,6 +56,7 @@ pub(crate) use crate::pull::explain::{explain, imagined};
 use crate::pull::fetch::{Exclusive, Failed, Landing, Order};
 pub(crate) use crate::pull::frozen::{as_text, thaw};
 use crate::pull::growing::Budget;
+pub(crate) use crate::pull::packed::joined;
 use crate::pull::ready::Lesson;
 pub(crate) use crate::pull::ready::Ready;
 use crate::pull::stored::{Page, PageKey, Variant};
@@ -95,6 +96,8 @@ pub(crate) struct PullState {
     pub(crate) budget: Arc<Budget>,
     /// Places for making compressed forms.
     pub(crate) packing: Arc<Semaphore>,
+    /// From when on those of files are made again.
+    pub(crate) packing_from_ms: AtomicU64,
 }
 
 impl PullState {
@@ -107,6 +110,7 @@ impl PullState {
             hasher: RandomState::new(),
             budget: Budget::new(most_bytes),
             packing: Arc::new(Semaphore::new(packed::MAX_PACKING)),
+            packing_from_ms: AtomicU64::new(0),
         }
     }
 

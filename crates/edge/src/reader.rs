@@ -1,7 +1,7 @@
 //! The body of a response: pieces of a file, slice by slice, each from the store or from a fetch.
 //!
 //! While one slice is being sent the next one is already on its way. A reader holds at most two slices, however large
-//! the file is and however slow its client. A slice that cannot be had ends the body with an error: the client sees a
+//! the file is and however slow its client, or the compressed form of a file, which is one piece. A slice that cannot be had ends the body with an error: the client sees a
 //! broken transfer, never a short success.
 
 use std::collections::VecDeque;
@@ -65,14 +65,18 @@ pub(crate) fn all_stored(node: &Node, head: &Head, pieces: &[Piece]) -> bool {
     })
 }
 
+/// A body that is here.
+pub(crate) fn whole(node: &Node, bytes: Bytes) -> Body {
+    node.metrics.sent_bytes.inc_by(bytes.len() as u64);
+    Body::full(bytes)
+}
+
 /// The body that consists of `pieces`. `first` is the slice that the first span begins in.
 pub(crate) fn body(node: Arc<Node>, head: Arc<Head>, pieces: Vec<Piece>, first: Option<Bytes>) -> Body {
     if let ([Piece::Span(range)], Some(slice)) = (pieces.as_slice(), &first)
         && range.first / SLICE_BYTES == range.last / SLICE_BYTES
     {
-        let bytes = cut(slice, *range).unwrap_or_default();
-        node.metrics.sent_bytes.inc_by(bytes.len() as u64);
-        return Body::full(bytes);
+        return whole(&node, cut(slice, *range).unwrap_or_default());
     }
     let at = first_slice(&pieces);
     let ready = at.zip(first.map(Arriving::Here));

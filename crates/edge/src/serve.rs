@@ -10,11 +10,12 @@ use api::{Access, ErrorCode, ExplainRequest, Problem, TokenSecret, ZoneDoc, prob
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_cache::{CacheStatus, Freshness, Outcome, Plan, Validators, plan};
+use http_cache::{CacheStatus, Freshness, Outcome, Plan, Validators, coding, plan};
 use net::{Body, Incoming};
 
 use crate::access_log::Entry;
 use crate::fetch::{FetchError, Fetched, fetch_head};
+use crate::forms::Wanted;
 use crate::head::Head;
 use crate::https;
 use crate::node::{FileKey, Link, Lookup, Node, View};
@@ -274,7 +275,10 @@ pub(crate) async fn catch_up(node: &Node) -> bool {
 /// Plans the answer, makes sure of its first slice, and builds the response.
 async fn respond(node: &Arc<Node>, request: &Parts, found: &mut Found) -> Result<Response<Body>, Problem> {
     let head = Arc::clone(&found.head);
+    let wanted = Wanted::of(&request.headers, &head);
+    let form = node.form_of_file(&wanted, &head);
     let etag = head.etag.to_str().unwrap_or_default();
+    let size = form.as_ref().map_or(head.size, |(_, form)| form.len() as u64);
     let now_s = node.now_ms() / 1_000;
     let last_modified_s =
         head.last_modified.as_ref().and_then(|value| http_cache::date::parse(value.to_str().ok()?, now_s));
@@ -282,20 +286,43 @@ async fn respond(node: &Arc<Node>, request: &Parts, found: &mut Found) -> Result
     let media_type = head.media_type.to_str().unwrap_or("application/octet-stream");
     // No body holds a boundary that is part of its own digest, short of breaking BLAKE3.
     let boundary = format!("littoral-{}", head.digest);
-    let planned = plan::plan(&request.method, &request.headers, &validators, head.size, media_type, &boundary);
-    let (status, fields, body) = match planned {
+    let conditions = wanted.conditions(&request.headers);
+    let planned = plan::plan(&request.method, &conditions, &validators, size, media_type, &boundary);
+    let mut fields = described(&head);
+    if !matches!(wanted, Wanted::Nothing) {
+        coding::vary_by_coding(&mut fields);
+    }
+    let planned = match (planned, &wanted) {
+        (Plan::Body { .. }, Wanted::Has(tag)) => {
+            fields.insert(header::ETAG, tag.clone());
+            Plan::NotModified
+        }
+        (planned, _) => planned,
+    };
+    let (status, body) = match planned {
         Plan::Body { status, content_range, content_type, length, pieces } => {
-            let first = first_bytes(node, found, &pieces).await?;
-            let mut fields = described(&head);
             fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
             set(&mut fields, header::CONTENT_RANGE, content_range);
             set(&mut fields, header::CONTENT_TYPE, content_type);
-            (status, fields, reader::body(Arc::clone(node), head, pieces, first))
+            if found.outcome == Outcome::Hit && status == StatusCode::OK && request.method == Method::GET {
+                node.pack_file(&wanted, &head, form.as_ref().map(|(coding, _)| *coding));
+            }
+            let body = match form {
+                Some((coding, form)) => {
+                    coding.describe(&mut fields);
+                    // Of a HEAD there are none.
+                    if pieces.is_empty() { Body::empty() } else { reader::whole(node, form) }
+                }
+                None => {
+                    let first = first_bytes(node, found, &pieces).await?;
+                    reader::body(Arc::clone(node), head, pieces, first)
+                }
+            };
+            (status, body)
         }
         Plan::NotModified => {
-            let mut fields = described(&head);
             fields.remove(header::CONTENT_TYPE);
-            (StatusCode::NOT_MODIFIED, fields, Body::empty())
+            (StatusCode::NOT_MODIFIED, Body::empty())
         }
         Plan::PreconditionFailed => {
             return Err(Problem::new(

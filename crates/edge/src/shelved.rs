@@ -71,6 +71,12 @@ fn body_key(digest: Digest) -> (KeyHash, Bytes) {
     (key_hash(key.as_bytes()), Bytes::from(key))
 }
 
+/// The entries of the body of a file, also where nobody has looked yet. Blocks.
+fn bodies_of(disk: &Disk, digest: Digest) -> Vec<EntryId> {
+    let (hash, _) = body_key(digest);
+    if disk.is_scanned(hash) { disk.find(hash) } else { disk.seek(hash) }
+}
+
 impl Node {
     /// Brings the head of a file back into memory that is only on disk.
     pub(crate) async fn find_head(&self, key: &HeadKey) {
@@ -145,7 +151,7 @@ impl Node {
             let digest = Some(head.digest).filter(|digest| instead.is_none_or(|head| head.digest != *digest));
             tier.surely(move |disk| {
                 disk.remove(entry);
-                for body in digest.iter().flat_map(|digest| disk.find(body_key(*digest).0)) {
+                for body in digest.iter().flat_map(|digest| bodies_of(disk, *digest)) {
                     disk.remove(body);
                 }
             });
@@ -173,7 +179,12 @@ impl Node {
     /// A slice of a file that lies on disk.
     pub(crate) async fn shelved_slice(&self, head: &Head, index: u64) -> Option<Bytes> {
         let tier = self.disk.as_ref()?;
-        let entry = *tier.disk.find(body_key(head.digest).0).first()?;
+        let (hash, _) = body_key(head.digest);
+        let entry = match tier.disk.find(hash).first() {
+            Some(entry) => *entry,
+            None if tier.disk.is_scanned(hash) => return None,
+            None => *tier.blocking(move |disk| disk.seek(hash)).await?.first()?,
+        };
         let bytes = tier.slice(&OnDisk::at(entry), &mut Opened::default(), index).await?;
         // Of the very length: a digest's entry could be of another one only if it were no digest.
         let range = api::slices::slice_range(head.size, index);
@@ -203,7 +214,7 @@ impl Node {
     /// Makes an entry for the body of a file, unless there is one, with the slices that are in memory.
     fn write_body(&self, disk: &Disk, head: &Head) {
         let (key_hash, key) = body_key(head.digest);
-        if head.size == 0 || !disk.find(key_hash).is_empty() {
+        if head.size == 0 || !bodies_of(disk, head.digest).is_empty() {
             return;
         }
         let new = New { key_hash, key, meta: Bytes::new(), stamp: stamp(0, 0), expires_s: None };
@@ -292,7 +303,7 @@ fn thaw(described: &shelf::disk::Head, values: &Bytes, entry: EntryId) -> Option
 /// Removes the body of the file whose head an entry is, if it is one.
 pub(crate) fn remove_body_of(disk: &Disk, entry: EntryId) {
     let head = disk.head(entry).ok().and_then(|described| thaw_for_tools(&described, entry));
-    for body in head.iter().flat_map(|head| disk.find(body_key(head.digest).0)) {
+    for body in head.iter().flat_map(|head| bodies_of(disk, head.digest)) {
         disk.remove(body);
     }
 }

@@ -80,6 +80,7 @@ pub(crate) async fn run(node: Arc<Node>, shutdown: CancellationToken) {
 
 async fn sweep(node: &Arc<Node>) {
     let Some(tier) = &node.disk else { return };
+    tier.recalled().await;
     let mut at = Some(Cursor::default());
     while let Some(cursor) = at {
         let (begun, judge) = (Instant::now(), Arc::clone(node));

@@ -15,6 +15,7 @@
 //! second.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use api::heartbeat::Heartbeat;
@@ -76,8 +77,13 @@ pub(crate) async fn follow(node: Arc<Node>, client: Client, folder: Folder, shut
 }
 
 async fn session(node: &Node, client: &Client, folder: &Folder, joined_before: &mut bool) -> Result<(), ClientError> {
-    let join = Join { node: node.config.node.clone(), keeps_placements: *joined_before };
-    let snapshot = client.join(&join).await?;
+    // Whoever has left its place to another process is not known to control any more, and follows all the same.
+    let snapshot = if node.left.load(Ordering::Acquire) {
+        client.snapshot().await?
+    } else {
+        let join = Join { node: node.config.node.clone(), keeps_placements: *joined_before };
+        client.join(&join).await?
+    };
     *joined_before = true;
     node.link.send_replace(Link::CatchingUp);
     let head = snapshot.at.head;
@@ -97,17 +103,22 @@ async fn session(node: &Node, client: &Client, folder: &Folder, joined_before: &
     if start_over_if_foreign(node, &hello) {
         return Err(unexpected(client, "the catalog has changed; joining again"));
     }
-    let mut acknowledged = None;
+    let (mut acknowledged, mut acknowledgeable) = (None, node.acknowledgeable.subscribe());
     loop {
         let caught_up = node.applied() >= hello.head;
-        if caught_up && acknowledged < Some(node.applied()) {
-            acknowledged = acknowledge(node, client).await?.or(acknowledged);
+        let applied = node.applied().min(*acknowledgeable.borrow_and_update());
+        if caught_up && applied > 0 && acknowledged < Some(applied) {
+            acknowledged = acknowledge(node, client, applied).await?.or(acknowledged);
         }
         if caught_up && *node.link.borrow() == Link::CatchingUp {
             node.link.send_replace(Link::Live);
             node.metrics.live.set(1);
         }
-        let Some(item) = next(&mut stream).await? else { return Ok(()) };
+        let item = tokio::select! {
+            item = next(&mut stream) => item?,
+            _ = acknowledgeable.changed() => continue,
+        };
+        let Some(item) = item else { return Ok(()) };
         let before = node.applied();
         let mut new_configuration = apply(node, client, &item)?;
         // What arrived together is applied together and acknowledged once.
@@ -126,10 +137,10 @@ async fn session(node: &Node, client: &Client, folder: &Folder, joined_before: &
     }
 }
 
-/// Tells control how far this edge is, once it will remember that. Nothing: it cannot be sure to remember it now.
-async fn acknowledge(node: &Node, client: &Client) -> Result<Option<u64>, ClientError> {
-    let applied = node.applied();
-    if !keep_marks(node).await {
+/// Tells control how far this edge is, once it will remember that. Nothing: it cannot be sure to remember it now, or has been
+/// told meanwhile that it may not say so.
+async fn acknowledge(node: &Node, client: &Client, applied: u64) -> Result<Option<u64>, ClientError> {
+    if !keep_marks(node).await || applied > *node.acknowledgeable.borrow() {
         return Ok(None);
     }
     client.ack(&node.config.node.name, applied).await?;
@@ -191,7 +202,7 @@ async fn configure(node: &Node, folder: &Folder, snapshot: Snapshot) {
 }
 
 fn keep_configuration(node: &Node, folder: &Folder, snapshot: &Snapshot) {
-    if !node.marks.trusted() {
+    if !node.marks.kept() {
         return;
     }
     if let Err(error) = folder.write_snapshot(snapshot) {

@@ -138,9 +138,9 @@ pub struct Process {
     running: Vec<Running>,
     /// What the listeners of edges and routers allow.
     pub limits: ServerLimits,
-    /// Sockets that a former process has left, for the doors that are opened next.
+    /// What a former process has left, for what is opened next.
     pub inherited: Inherited,
-    /// The sockets of the doors, to be left to the next process; nothing: they are not kept.
+    /// The sockets of the doors and the lock of the data folder, to be left to the next process; nothing: they are not kept.
     pub sockets: Option<Vec<(String, OwnedFd)>>,
 }
 
@@ -207,11 +207,16 @@ impl Process {
         Ok(())
     }
 
-    /// Starts an edge behind these doors; answers a look at it.
+    /// Starts an edge behind these doors; answers a look at it. `prepare` has one before it serves.
     ///
     /// # Errors
     /// Its folder cannot be used, or its memory tier is too small.
-    pub fn edge(&mut self, start: EdgeStart, doors: impl Into<Doors>) -> Result<EdgeView, StartError> {
+    pub fn edge(
+        &mut self,
+        start: EdgeStart,
+        doors: impl Into<Doors>,
+        prepare: impl FnOnce(&EdgeView),
+    ) -> Result<EdgeView, StartError> {
         let metrics = self.edge_metrics.get_or_insert_with(|| EdgeMetrics::new(&mut self.registry));
         let name = format!("edge {}", start.node.name);
         let config = EdgeConfig {
@@ -228,11 +233,7 @@ impl Process {
         };
         let edge =
             Edge::new(config, HttpClient::new(ClientLimits::default()), metrics).map_err(failed(name.clone()))?;
-        let (view, doors) = (edge.view(), doors.into());
-        self.edges.push(view.clone());
-        let ready = view.clone();
-        self.spawn(&name, Box::new(move || ready.ready()), |stop| edge.run(doors, stop));
-        Ok(view)
+        Ok(self.serve(name, edge, doors.into(), prepare))
     }
 
     /// Starts an edge in front of a website, without control, behind these doors; answers a look at it. `prepare` has one
@@ -249,12 +250,16 @@ impl Process {
         let metrics = self.edge_metrics.get_or_insert_with(|| EdgeMetrics::new(&mut self.registry));
         let name = format!("edge {}", start.name);
         let edge = standalone(start, self.limits.clone(), metrics).map_err(failed(name.clone()))?;
-        let (view, doors) = (edge.view(), doors.into());
+        Ok(self.serve(name, edge, doors.into(), prepare))
+    }
+
+    fn serve(&mut self, name: String, edge: Edge, doors: Doors, prepare: impl FnOnce(&EdgeView)) -> EdgeView {
+        let view = edge.view();
         prepare(&view);
         self.edges.push(view.clone());
         let ready = view.clone();
         self.spawn(&name, Box::new(move || ready.ready()), |stop| edge.run(doors, stop));
-        Ok(view)
+        view
     }
 
     /// Keeps certificates in step with their files for as long as the process runs, and shows them in the metrics. Once for
@@ -295,7 +300,7 @@ impl Process {
         threads: Option<Threads>,
     ) -> Result<Listener, CliError> {
         let name = format!("{kind} {address}");
-        let inherited = self.inherited.take(&name);
+        let inherited = self.inherited.listeners(&name);
         let listener = match inherited.len() {
             0 => bind_workers(address, threads).await?,
             sockets => {
@@ -320,7 +325,7 @@ impl Process {
     /// An address that is in use.
     pub async fn listen_admin(&mut self, address: SocketAddr) -> Result<TcpListener, CliError> {
         let name = format!("admin {address}");
-        let listener = match self.inherited.take(&name).pop() {
+        let listener = match self.inherited.listeners(&name).pop() {
             Some(socket) => TcpListener::from_std(socket).map_err(|error| CliError::failed(error.to_string()))?,
             None => bind_admin(address).await?,
         };
@@ -328,7 +333,11 @@ impl Process {
         Ok(listener)
     }
 
-    fn keep(&mut self, name: &str, socket: &impl AsFd) -> Result<(), CliError> {
+    /// Keeps a descriptor for the process that comes next, under its name.
+    ///
+    /// # Errors
+    /// There are no descriptors left, for example.
+    pub fn keep(&mut self, name: &str, socket: &impl AsFd) -> Result<(), CliError> {
         if let Some(sockets) = &mut self.sockets {
             let kept = net::keep_open(socket).map_err(|error| CliError::failed(error.to_string()))?;
             sockets.push((name.to_owned(), kept));

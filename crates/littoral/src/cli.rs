@@ -46,7 +46,7 @@ pub use globals::{ADMIN_TOKEN_FILE, DEFAULT_DATA_DIR, Globals, RUN_FILE, RunFile
 pub use output::{Format, Out};
 pub use session::Session;
 
-use crate::roles::{self, EdgeArgs, RoleArgs, Which};
+use crate::roles::{self, EdgeArgs, RoleArgs, RouterArgs, Which};
 use crate::up::{self, UpArgs};
 
 /// A content delivery network in one binary.
@@ -77,7 +77,7 @@ enum Command {
     Monitor(RoleArgs),
     /// Run only the router role of a configuration file
     #[command(after_help = "Example:\n  littoral router --config littoral.toml")]
-    Router(RoleArgs),
+    Router(RouterArgs),
     /// Run an edge: in front of a website, or as part of a CDN
     Edge(Box<EdgeArgs>),
     #[command(flatten)]
@@ -162,11 +162,13 @@ async fn run(cli: Cli) -> Result<(), CliError> {
     let command = match command {
         // These listen for signals themselves, and drain.
         Command::Up(args) => return up::run(args, &globals).await,
-        Command::Run(args) => return roles::run(Which::All, &args, &globals).await,
-        Command::Control(args) => return roles::run(Which::Control, &args, &globals).await,
-        Command::Origin(args) => return roles::run(Which::Origin, &args, &globals).await,
-        Command::Monitor(args) => return roles::run(Which::Monitor, &args, &globals).await,
-        Command::Router(args) => return roles::run(Which::Router, &args, &globals).await,
+        Command::Run(args) => return roles::run(Which::All, &args, None, &globals).await,
+        Command::Control(args) => return roles::run(Which::Control, &args, None, &globals).await,
+        Command::Origin(args) => return roles::run(Which::Origin, &args, None, &globals).await,
+        Command::Monitor(args) => return roles::run(Which::Monitor, &args, None, &globals).await,
+        Command::Router(args) => {
+            return roles::run(Which::Router, &args.role, args.handover.as_deref(), &globals).await;
+        }
         Command::Edge(args) => return roles::run_edge(*args, &globals).await,
         Command::Client(command) => command,
     };

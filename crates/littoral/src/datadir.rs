@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -52,8 +53,8 @@ pub enum DataDirError {
 /// A data folder that this process holds.
 pub struct DataDir {
     path: PathBuf,
-    /// Unlocked by the operating system when the process ends, however it ends.
-    _lock: File,
+    /// Unlocked by the operating system when the process ends, however it ends, and whoever it was handed to.
+    lock: File,
 }
 
 impl DataDir {
@@ -62,6 +63,14 @@ impl DataDir {
     /// # Errors
     /// See [`DataDirError`].
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        Self::open_after(path, |_| None)
+    }
+
+    /// The same, with the lock of a process whose place this one takes, if `former` has one of this name.
+    ///
+    /// # Errors
+    /// See [`DataDirError`].
+    pub fn open_after(path: &Path, former: impl FnOnce(&str) -> Option<OwnedFd>) -> Result<Self, DataDirError> {
         let io = |at: &Path| {
             let at = at.to_owned();
             move |why| DataDirError::Io { path: at, why }
@@ -69,16 +78,25 @@ impl DataDir {
         std::fs::create_dir_all(path).map_err(io(path))?;
         let path = path.canonicalize().map_err(io(path))?;
         let lock_path = path.join("lock");
-        let lock =
-            OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).map_err(io(&lock_path))?;
+        let lock = match former(&lock_name(&path)) {
+            Some(lock) => File::from(lock),
+            None => {
+                OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).map_err(io(&lock_path))?
+            }
+        };
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(DataDirError::InUse { path }),
             Err(TryLockError::Error(why)) => return Err(DataDirError::Io { path: lock_path, why }),
         }
-        let folder = Self { path, _lock: lock };
+        let folder = Self { path, lock };
         folder.check_format()?;
         Ok(folder)
+    }
+
+    /// What holds the folder, and its name, for [`Self::open_after`].
+    pub fn lock(&self) -> (String, &File) {
+        (lock_name(&self.path), &self.lock)
     }
 
     fn check_format(&self) -> Result<(), DataDirError> {
@@ -170,6 +188,10 @@ impl DataDir {
             Err(why) => Err(DataDirError::Io { path, why }),
         }
     }
+}
+
+fn lock_name(path: &Path) -> String {
+    format!("lock of {}", path.display())
 }
 
 #[cfg(test)]

@@ -1,11 +1,9 @@
 //! `littoral edge --upstream URL`: an edge in front of a website, without control, catalog or any other role.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use api::{CachePolicy, PullDoc, ZoneDoc};
 use edge::EdgeView;
-use net::HandoverPoint;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +13,7 @@ use crate::cli::globals::Globals;
 use crate::cli::output::Out;
 use crate::cli::zone_file;
 use crate::doors;
-use crate::handover::{Failed, Handover, Predecessor, Purges};
+use crate::handover::Succession;
 use crate::notify;
 use crate::roles::{EdgeArgs, limits};
 use crate::up::{on_hangup, stop_signal};
@@ -36,7 +34,6 @@ pub async fn run(args: EdgeArgs, globals: &Globals) -> Result<(), CliError> {
     let shutdown = stop_signal()?;
     let mut process = Process::default();
     process.limits = limits(args.connections);
-    process.sockets = args.handover.as_ref().map(|_| Vec::new());
     let started = start(&args, zone, &pull, &mut process, &out).await;
     let ended = match started {
         Ok(running) => keep_running(running, args, &mut process, &shutdown).await,
@@ -51,7 +48,7 @@ pub async fn run(args: EdgeArgs, globals: &Globals) -> Result<(), CliError> {
 
 /// Returns when the edge is to end: it is told to, or another process has its place.
 async fn keep_running(
-    Running { view, replaceable }: Running,
+    Running { view, succession }: Running,
     args: EdgeArgs,
     process: &mut Process,
     shutdown: &CancellationToken,
@@ -63,15 +60,10 @@ async fn keep_running(
         read_again(&args, &changed);
     };
     let sockets = process.sockets.take().unwrap_or_default();
-    let replaced = async move {
-        match replaceable {
-            Some((point, purges)) => Handover { point, sockets, view, purges }.replaced().await,
-            None => std::future::pending().await,
-        }
-    };
     tokio::select! {
-        () = shutdown.cancelled() => notify::stopping(),
-        () = replaced => {}
+        replaced = succession.replaced(sockets, shutdown) => if !replaced {
+            notify::stopping();
+        },
         failed = on_hangup(reload) => failed?,
     }
     Ok(())
@@ -80,7 +72,7 @@ async fn keep_running(
 /// An edge that runs.
 struct Running {
     view: EdgeView,
-    replaceable: Option<(HandoverPoint, Purges)>,
+    succession: Succession,
 }
 
 /// Reads the zone file again, and takes the zone as a whole or not at all.
@@ -104,18 +96,7 @@ async fn start(
     process: &mut Process,
     out: &Out,
 ) -> Result<Running, CliError> {
-    let not_handed = |error: Failed| {
-        CliError::failed(format!("nothing is handed over: {error}"))
-            .with_hint("the old process serves on; stop it first, or give this one another --handover PATH")
-    };
-    let predecessor = match &args.handover {
-        Some(path) => Predecessor::ask(path).await.map_err(not_handed)?,
-        None => None,
-    };
-    let predecessor = predecessor.map(|(predecessor, inherited)| {
-        process.inherited = inherited;
-        predecessor
-    });
+    let mut succession = Succession::begin(args.handover.as_deref(), process).await?;
     let opened =
         doors::open(args.listen, args.threads, args.doors.section().as_ref(), &args.doors.proxy_protocol_from, process)
             .await?;
@@ -136,21 +117,11 @@ async fn start(
         Some(listen) => Some(process.listen_admin(listen).await?),
         None => None,
     };
-    if let Some(predecessor) = &predecessor {
-        predecessor.leave().await.map_err(not_handed)?;
-    }
     // What can fail does so before anybody is served: the old process takes its place again then.
-    let point = match &args.handover {
-        Some(path) => Some(HandoverPoint::bind(path).map_err(|error| not_handed(error.into()))?),
-        None => None,
-    };
-    let (purges, mut told) = (Purges::default(), None);
-    // From its first request on, so that nothing that is purged is missed.
-    let prepare = |view: &EdgeView| {
-        view.on_purge(Arc::new(purges.clone()));
-        told = predecessor.is_some().then(|| purges.begin());
-    };
-    let view = process.front(start, opened.doors, prepare).map_err(|error| CliError::failed(error.to_string()))?;
+    succession.enter().await?;
+    let view = process
+        .front(start, opened.doors, |view| succession.prepare(view))
+        .map_err(|error| CliError::failed(error.to_string()))?;
     let admin = match admin {
         Some(listener) => {
             let url = address(listener.local_addr())?;
@@ -159,13 +130,8 @@ async fn start(
         }
         None => None,
     };
-    if let (Some(predecessor), Some(told)) = (predecessor, told) {
-        // From here on nothing may fail: there is nobody else who serves.
-        if let Err(error) = predecessor.ready(view.clone(), purges.clone(), told).await {
-            tracing::warn!(%error, "the old process has ended by itself");
-        }
-    }
-    let running = Running { view, replaceable: point.map(|point| (point, purges)) };
+    succession.ready().await?;
+    let running = Running { view, succession };
     let upstreams: Vec<_> = pull.upstreams.iter().map(|upstream| upstream.url.as_str()).collect();
     if args.json {
         let ready = json!({

@@ -244,7 +244,7 @@ pub async fn start(config: LocalConfig, data_dir: DataDir) -> Result<Local, Loca
             data_dir: data_dir.join("edges").join(edge.name.as_str()),
             clock: config.clock.clone(),
         };
-        edges.push((node, process.edge(start, doors(listener, secure_listeners.next()))?));
+        edges.push((node, process.edge(start, doors(listener, secure_listeners.next()), |_| {})?));
     }
     let settings = RouterConfig {
         control_url: control.clone(),

@@ -29,6 +29,7 @@ use crate::config::{
 };
 use crate::datadir::DataDir;
 use crate::doors::{self, DoorArgs};
+use crate::handover::Succession;
 use crate::local::{catalog_in, prepare};
 use crate::tiers::{self, TierArgs};
 use crate::up::{data_dir_error, on_hangup, stop_signal};
@@ -58,6 +59,17 @@ pub struct RoleArgs {
     /// Address of the admin listener, instead of the file's (processes that share a file need one each)
     #[arg(long, value_name = "IP:PORT")]
     pub admin: Option<SocketAddr>,
+}
+
+/// What `router` takes.
+#[derive(Debug, Clone, Args)]
+pub struct RouterArgs {
+    /// As for every role
+    #[command(flatten)]
+    pub role: RoleArgs,
+    /// Socket at which a process started with the same PATH takes this one's place, without losing a request
+    #[arg(long, value_name = "PATH")]
+    pub handover: Option<PathBuf>,
 }
 
 /// What `edge` takes: a configuration file, or all that an edge needs to join, or the website that it is to stand in front of.
@@ -113,9 +125,8 @@ pub struct EdgeArgs {
     /// Client connections at once; further ones wait [default: what the limit of open files allows]
     #[arg(long, value_name = "N", conflicts_with = "config")]
     pub connections: Option<NonZeroUsize>,
-    /// In front of a website: socket at which a process started with the same PATH takes this one's place, without losing a
-    /// request
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["config", "control"])]
+    /// Socket at which a process started with the same PATH takes this one's place, without losing a request
+    #[arg(long, value_name = "PATH")]
     pub handover: Option<PathBuf>,
     /// Zone to serve without control, in TOML or JSON; flags go over it
     #[arg(long, value_name = "FILE")]
@@ -171,11 +182,12 @@ pub enum Which {
     Edge,
 }
 
-/// Runs roles of a configuration file until SIGINT or SIGTERM.
+/// Runs roles of a configuration file until SIGINT or SIGTERM, or, of an edge or a router, until another process has taken
+/// its place at the path `handover`.
 ///
 /// # Errors
-/// The file, the data folder, a token file, a socket or a role.
-pub async fn run(which: Which, args: &RoleArgs, globals: &Globals) -> Result<(), CliError> {
+/// The file, the data folder, a token file, a socket or a role; several edges that are to be replaced together.
+pub async fn run(which: Which, args: &RoleArgs, handover: Option<&Path>, globals: &Globals) -> Result<(), CliError> {
     let mut config = config::read(&args.config)?;
     let missing = match which {
         Which::All => {
@@ -206,7 +218,11 @@ pub async fn run(which: Which, args: &RoleArgs, globals: &Globals) -> Result<(),
         }
     }
     config.admin = args.admin.map(|listen| AdminSection { listen }).or(config.admin);
-    run_config(config, None, globals).await
+    if handover.is_some() && config.edge.len() > 1 {
+        return Err(CliError::usage(format!("{} edges in one process cannot be replaced", config.edge.len()))
+            .with_hint("--handover is for one edge: give each a file, and a process, of its own"));
+    }
+    run_config(config, None, handover, globals).await
 }
 
 /// Runs an edge, from a file or from flags, until SIGINT or SIGTERM.
@@ -223,7 +239,10 @@ pub async fn run_edge(args: EdgeArgs, globals: &Globals) -> Result<(), CliError>
             .with_hint("'littoral zone set' changes them there; or name a website with --upstream"));
     }
     let (control_url, name, place) = match (args.config, args.control, args.name, args.place) {
-        (Some(config), ..) => return run(Which::Edge, &RoleArgs { config, admin: args.admin }, globals).await,
+        (Some(config), ..) => {
+            let role = RoleArgs { config, admin: args.admin };
+            return run(Which::Edge, &role, args.handover.as_deref(), globals).await;
+        }
         (None, Some(control), Some(name), Some(place)) => (control, name, place),
         _ => {
             return Err(CliError::usage("it is not said what the edge is to serve").with_hint(
@@ -251,25 +270,40 @@ pub async fn run_edge(args: EdgeArgs, globals: &Globals) -> Result<(), CliError>
         objective: Some(config::ObjectiveText(args.tiers.objective)),
     };
     let admin = args.admin.map(|listen| AdminSection { listen });
-    run_config(Config { edge: vec![edge], admin, ..Config::default() }, args.connections, globals).await
+    let config = Config { edge: vec![edge], admin, ..Config::default() };
+    run_config(config, args.connections, args.handover.as_deref(), globals).await
 }
 
-async fn run_config(config: Config, connections: Option<NonZeroUsize>, globals: &Globals) -> Result<(), CliError> {
+async fn run_config(
+    config: Config,
+    connections: Option<NonZeroUsize>,
+    handover: Option<&Path>,
+    globals: &Globals,
+) -> Result<(), CliError> {
     let out = globals.out();
     crate::logging::start(out.color)?;
     let shutdown = stop_signal()?;
     let named = if globals.data_dir.is_some() { None } else { config.data_dir.clone() };
-    let data_dir = DataDir::open(&named.unwrap_or_else(|| globals.data_dir())).map_err(data_dir_error)?;
     let mut process = Process::default();
     process.limits = limits(connections);
-    let started = start(config, &data_dir, &mut process, &out).await;
+    let mut succession = Succession::begin(handover, &mut process).await?;
+    let path = named.unwrap_or_else(|| globals.data_dir());
+    let data_dir = DataDir::open_after(&path, |name| process.inherited.take(name).pop()).map_err(data_dir_error)?;
+    let (name, lock) = data_dir.lock();
+    process.keep(&name, lock)?;
+    let mut started = start(config, &data_dir, &mut process, &mut succession, &out).await;
+    if started.is_ok() {
+        started = succession.ready().await;
+    }
     if started.is_ok() {
         notify::ready();
+        let sockets = process.sockets.take().unwrap_or_default();
         tokio::select! {
-            () = shutdown.cancelled() => {}
+            replaced = succession.replaced(sockets, &shutdown) => if !replaced {
+                notify::stopping();
+            },
             failed = on_hangup(process.reloads()) => failed?,
         }
-        notify::stopping();
         out.note("stopping: requests in progress are finished first (Ctrl-C again stops at once)");
     }
     process.stop().await;
@@ -286,8 +320,19 @@ pub(crate) fn limits(connections: Option<NonZeroUsize>) -> ServerLimits {
     ServerLimits { connections, drain_idle_ms: DRAIN_IDLE_MS, ..ServerLimits::default() }
 }
 
-async fn start(config: Config, data_dir: &DataDir, process: &mut Process, out: &Out) -> Result<(), CliError> {
+async fn start(
+    config: Config,
+    data_dir: &DataDir,
+    process: &mut Process,
+    succession: &mut Succession,
+    out: &Out,
+) -> Result<(), CliError> {
     let cannot = |error: StartError| CliError::failed(error.to_string());
+    // Before a former process is asked to leave anything.
+    let admin = match config.admin {
+        Some(AdminSection { listen }) => Some((listen, process.listen_admin(listen).await?)),
+        None => None,
+    };
     if let Some(section) = config.control {
         let admin_token = data_dir.secret("admin.token").map_err(data_dir_error)?;
         let node_token = data_dir.secret("node.token").map_err(data_dir_error)?;
@@ -332,7 +377,8 @@ async fn start(config: Config, data_dir: &DataDir, process: &mut Process, out: &
         let opened = doors::open(section.listen, section.threads, section.tls.as_ref(), proxies, process).await?;
         let (name, listen) = (section.name.clone(), section.listen);
         let start = edge_start(section, data_dir).await?;
-        process.edge(start, opened.doors).map_err(cannot)?;
+        succession.enter().await?;
+        process.edge(start, opened.doors, |view| succession.prepare(view)).map_err(cannot)?;
         out.note(format!("edge {name} on {listen}{}", and_tls(opened.tls_address)));
     }
     if let Some(section) = config.router {
@@ -346,13 +392,13 @@ async fn start(config: Config, data_dir: &DataDir, process: &mut Process, out: &
             data_dir: Some(data_dir.join("router")),
             server: process.limits.clone(),
         };
+        succession.enter().await?;
         process.router(settings, opened.doors).map_err(cannot)?;
         out.note(format!("router on {}{}", section.listen, and_tls(opened.tls_address)));
     }
-    if let Some(section) = config.admin {
-        let listener = process.listen_admin(section.listen).await?;
+    if let Some((listen, listener)) = admin {
         process.admin(listener);
-        out.note(format!("admin on {}", section.listen));
+        out.note(format!("admin on {listen}"));
     }
     Ok(())
 }

@@ -16,13 +16,17 @@ use crate::view::View;
 /// First and longest wait before control is tried again, in milliseconds. It doubles from one to the other.
 const BACKOFF_MS: (u64, u64) = (50, 2_000);
 
-/// Follows control. Never returns.
-pub(crate) async fn follow(shared: &Shared, stored: Option<Stored>) {
-    if let Some(stored) = stored.clone()
+/// Takes up what a former life has stored.
+pub(crate) async fn recall(shared: &Shared, stored: Option<Stored>) {
+    if let Some(stored) = stored
         && let Ok(Some(snapshot)) = tokio::task::spawn_blocking(move || stored.load()).await
     {
         install(shared, snapshot);
     }
+}
+
+/// Follows control. Never returns.
+pub(crate) async fn follow(shared: &Shared, stored: Option<Stored>) {
     let mut backoff_ms = BACKOFF_MS.0;
     loop {
         match follow_once(shared, stored.as_ref(), &mut backoff_ms).await {

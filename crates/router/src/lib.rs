@@ -17,7 +17,7 @@ mod view;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::{ErrorCode, Place, Problem, TlsDoc, TokenSecret};
 use client::Client;
@@ -42,6 +42,8 @@ const EDGE_CONNECT_MS: u64 = 1_000;
 /// How long control may take for an answer, or for the next sign of life on its stream, in milliseconds. When nothing
 /// happens it sends one every second.
 const CONTROL_MS: u64 = 5_000;
+/// For the stored snapshot to be read before the first request, in milliseconds.
+const RECALL_MS: u64 = 2_000;
 
 /// What a router does with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +141,10 @@ impl Router {
             let shared = shared.clone();
             async move { shared.answer(request).await }
         });
+        // Before the first request: whoever comes earlier waits for it in the kernel, and is not refused.
+        // A disk that does not answer keeps nobody waiting for long.
+        let recalled = follow::recall(&self.shared, self.stored.clone());
+        let _ = tokio::time::timeout(Duration::from_millis(RECALL_MS), recalled).await;
         tokio::select! {
             () = net::serve_doors(doors, service, None, self.server, shutdown) => {}
             // Never the first to end: control is followed while the last requests drain, too.

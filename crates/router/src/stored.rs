@@ -49,7 +49,8 @@ impl Stored {
 
     /// Replaces the snapshot. Blocks.
     pub(crate) fn save(&self, snapshot: &Snapshot) -> io::Result<()> {
-        let beside = self.file.with_extension("json.new");
+        // Two processes may follow control for a moment, when one takes the other's place.
+        let beside = self.file.with_extension(format!("json.new.{}", std::process::id()));
         let mut file = File::create(&beside)?;
         file.write_all(&serde_json::to_vec(snapshot)?)?;
         file.sync_all()?;

@@ -8,7 +8,7 @@
 //! `snapshot.rs`, what tools ask in `stats.rs`. Every call into the file system, with the faults of tests, is in
 //! `files.rs`.
 //!
-//! Recovery: a start loads each folder's snapshot and then looks at what is really there, in the background. What the
+//! Recovery: each folder's thread reads its snapshot and then looks at what is really there, while the tier serves. What the
 //! index says is a hint; a file's head says the truth, and a slice's digest whether it is true. So a start after a kill,
 //! or with an old snapshot or none, finds less at first, and nothing wrong.
 //!
@@ -170,7 +170,7 @@ impl Stop {
 }
 
 impl Disk {
-    /// Opens the folders and loads their snapshots. What is really there is found out afterwards, by a thread for each
+    /// Opens the folders. Their snapshots are read, and what is really there is found out, afterwards by a thread for each
     /// folder.
     pub fn open(config: DiskConfig) -> Result<Arc<Self>, OpenError> {
         let disk = Arc::new(Self::load(config)?);
@@ -214,11 +214,11 @@ impl Disk {
                 Ok(())
             }
             Ok(()) => {
-                scan::start(folder, now_ms);
+                scan::start(folder);
                 Ok(())
             }
         };
-        // Side by side, so that a slow disk, or a large one, does not keep the others waiting.
+        // Side by side, so that a slow disk does not keep the others waiting.
         std::thread::scope(|scope| {
             let mut threads = Vec::new();
             for folder in &folders {

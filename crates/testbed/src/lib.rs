@@ -302,7 +302,7 @@ impl Cluster {
             data_dir: self.folder.path().join("edges").join(name),
             clock: Arc::new(move || now_ms() + ahead_ms.load(Ordering::SeqCst)),
         };
-        let view = self.local.process.edge(start, listener).expect("an edge");
+        let view = self.local.process.edge(start, listener, |_| {}).expect("an edge");
         self.local.edges.retain(|(known, _)| known.name != node.name);
         self.local.edges.push((node, view));
     }

@@ -5,8 +5,8 @@ use utoipa::ToSchema;
 
 use super::{CachePolicy, PullDoc, essence, glob};
 
-/// The most that [`CompressionDoc::max_bytes`] may be: a slice, 1 MiB.
-pub const MAX_COMPRESSED_BYTES: u32 = 1 << 20;
+/// The most that [`CompressionDoc::max_bytes`] may be: 4 MiB.
+pub const MAX_COMPRESSED_BYTES: u32 = 4 << 20;
 
 /// Which stored responses are compressed, once for each encoding. It is about whole ones (200) that came without a
 /// `Content-Encoding` and without `no-transform`.
@@ -129,7 +129,7 @@ mod tests {
         ] {
             assert_eq!(doc.has_type(media_type), expected, "{media_type}");
         }
-        for (bytes, expected) in [(0, false), (1_023, false), (1_024, true), (1 << 20, true), ((1 << 20) + 1, false)] {
+        for (bytes, expected) in [(0, false), (1_023, false), (1_024, true), (4 << 20, true), ((4 << 20) + 1, false)] {
             assert_eq!(doc.has_length(bytes), expected, "{bytes}");
         }
     }

@@ -5,15 +5,16 @@
 //! the response goes out as it is. Forms are part of their variant: a purge, a 304 or a newer version means them as well, and
 //! they count in what the page weighs. On disk there are none; they are made anew.
 
+use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use api::SLICE_BYTES;
 use api::pull::{CompressionDoc, Encoding, PullDoc};
 use bytes::Bytes;
 use http::{StatusCode, header};
 use http_cache::coding::{self, Accepted, Coding};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::disk::Opened;
 use crate::node::Node;
@@ -32,8 +33,8 @@ const ZSTD_LEVEL: i32 = 12;
 const BROTLI_QUALITY: i32 = 7;
 /// See [`ZSTD_LEVEL`].
 const GZIP_LEVEL: u32 = 8;
-/// The window of Brotli, as a power of two: as large as the largest body.
-const BROTLI_WINDOW_BITS: i32 = 20;
+/// The window of Brotli, as a power of two: 4 MiB, as Zstandard's is at its level.
+const BROTLI_WINDOW_BITS: i32 = 22;
 
 /// What a zone compresses.
 pub(crate) struct Compression {
@@ -173,7 +174,7 @@ impl Node {
 
     /// Begins to make a form of a variant, unless that was tried before. The zone [compresses](PullZone::compresses) it.
     pub(crate) fn pack(self: &Arc<Self>, key: &PageKey, variant: &Arc<Variant>, coding: Coding) {
-        if variant.forms.tried(coding) || !variant.whole() || variant.length.is_none_or(|bytes| bytes > SLICE_BYTES) {
+        if variant.forms.tried(coding) || variant.length.is_none() || !self.is_here(variant) {
             return;
         }
         let Ok(place) = Arc::clone(&self.pull.packing).try_acquire_owned() else { return };
@@ -186,36 +187,61 @@ impl Node {
                 variant.forms.give_up(coding);
                 return;
             };
-            let before = bytes.len() as u64;
-            let made = tokio::task::spawn_blocking(move || {
-                let _place = place;
-                packed(coding, &bytes)
-            });
-            let Ok(Ok(form)) = made.await else {
-                tracing::warn!(url = key.shown(), coding = coding.word(), "not compressed");
-                return;
-            };
-            let after = form.len() as u64;
-            if !worth(before, after) {
-                node.metrics.not_packed.inc();
-                return;
+            if let Some(form) = node.compress(coding, bytes, place, key.shown()).await {
+                node.keep_form(&key, &variant.forms, coding, form);
             }
-            node.metrics.packed.inc();
-            node.metrics.packed_before_bytes.inc_by(before);
-            node.metrics.packed_after_bytes.inc_by(after);
-            node.keep_form(&key, &variant.forms, coding, form);
         });
     }
 
-    /// All of a body of no more than a slice, in one piece. Nothing: it is not here.
+    /// Compresses, on a thread for blocking work, in a place of [`MAX_PACKING`]. Nothing: it is not worth it, or did not work.
+    pub(crate) async fn compress(
+        &self,
+        coding: Coding,
+        bytes: Bytes,
+        place: OwnedSemaphorePermit,
+        url: impl fmt::Display,
+    ) -> Option<Bytes> {
+        let before = bytes.len() as u64;
+        let made = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            packed(coding, &bytes)
+        });
+        let Ok(Ok(form)) = made.await else {
+            tracing::warn!(%url, coding = coding.word(), "not compressed");
+            return None;
+        };
+        let after = form.len() as u64;
+        if !worth(before, after) {
+            self.metrics.not_packed.inc();
+            return None;
+        }
+        self.metrics.packed.inc();
+        self.metrics.packed_before_bytes.inc_by(before);
+        self.metrics.packed_after_bytes.inc_by(after);
+        Some(form)
+    }
+
+    /// Whether all of a body is stored, as far as memory knows.
+    fn is_here(&self, variant: &Variant) -> bool {
+        match &variant.content {
+            Content::Growing(_) => false,
+            Content::Parts(_) => variant.whole(),
+            Content::Sliced(sliced) => (0..sliced.slices()).all(|index| sliced.has(self, index)),
+        }
+    }
+
+    /// All of a body in one piece. Nothing: it is not here.
     async fn whole_body(&self, variant: &Variant) -> Option<Bytes> {
         match &variant.content {
             Content::Growing(_) => None,
-            Content::Parts(parts) => match parts.first().map(|part| part.pieces.as_slice()).unwrap_or_default() {
-                [only] => Some(only.clone()),
-                pieces => Some(pieces.concat().into()),
-            },
-            Content::Sliced(sliced) => sliced.read(self, &mut Opened::default(), 0).await,
+            Content::Parts(parts) => Some(joined(&parts.first()?.pieces)),
+            Content::Sliced(sliced) => {
+                let (mut opened, mut slices) = (Opened::default(), Vec::new());
+                for index in 0..sliced.slices() {
+                    slices.push(sliced.read(self, &mut opened, index).await?);
+                }
+                Some(joined(&slices))
+            }
         }
     }
 
@@ -237,12 +263,20 @@ impl Node {
     }
 }
 
+/// These pieces as one.
+pub(crate) fn joined(pieces: &[Bytes]) -> Bytes {
+    match pieces {
+        [only] => only.clone(),
+        pieces => pieces.concat().into(),
+    }
+}
+
 /// Whether a form of so many bytes is kept.
 fn worth(before: u64, after: u64) -> bool {
     after + before.div_ceil(MIN_SAVED_SHARE) <= before
 }
 
-/// Compresses. A slice takes some 70 ms.
+/// Compresses. A MiB takes some 70 ms.
 fn packed(coding: Coding, bytes: &[u8]) -> std::io::Result<Bytes> {
     let made = match coding {
         Coding::Zstd => zstd::bulk::compress(bytes, ZSTD_LEVEL)?,

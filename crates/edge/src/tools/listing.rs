@@ -126,6 +126,7 @@ async fn walk(
     let room = limit.unwrap_or(MAX_CACHE_PAGE as usize).saturating_sub(found.len());
     if let (Some(Cursor::Disk(cursor)), Some(tier), true) = (at, &node.disk, room > 0) {
         let reader = Arc::clone(node);
+        tier.recalled().await;
         let step = tier.blocking(move |disk| {
             let (page, next) = disk.list(cursor, DISK_STEP.min(room));
             (page.iter().filter_map(|one| on_disk(&reader, disk, one, false)).collect::<Vec<_>>(), next)

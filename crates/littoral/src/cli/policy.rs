@@ -444,9 +444,9 @@ mod tests {
         ] {
             assert_eq!(doc(line), expected, "{line}");
         }
-        let refused = parse("--upstream http://a --compress-max 2MiB").expect("parsed").apply(None).expect("applied");
+        let refused = parse("--upstream http://a --compress-max 5MiB").expect("parsed").apply(None).expect("applied");
         let why = refused.expect("a policy").validate().expect_err("too large");
-        assert!(why.contains("compression.max_bytes: 2097152"), "{why}");
+        assert!(why.contains("compression.max_bytes: 5242880"), "{why}");
     }
 
     #[test]

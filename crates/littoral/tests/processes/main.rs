@@ -6,6 +6,7 @@ mod clients;
 mod descriptors;
 mod edge;
 mod load;
+mod nodes;
 mod reload;
 mod takeover;
 

@@ -64,8 +64,13 @@ impl Fake {
 
     /// Takes the sockets, and lets go of them.
     async fn take(&self) {
-        self.say(json!({"take": {"version": 2}})).await;
+        self.say(json!({"take": {"version": 3}})).await;
         while self.hear().await != json!("all") {}
+    }
+
+    async fn ready(&self) {
+        self.say(json!("ready")).await;
+        assert_eq!(self.hear().await, json!("yours"));
     }
 
     async fn leave(&self) {
@@ -172,7 +177,7 @@ async fn a_purge_is_answered_when_the_old_process_and_the_new_one_have_it() {
     fake.leave().await;
     website.change();
     kept.write_all(b"PURGE /page HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("written");
-    fake.say(json!("ready")).await;
+    fake.ready().await;
     let purged = fake.hear().await;
     assert_eq!(purged["purged"]["pages"][0]["url"], "localhost/page", "{purged}");
     assert_eq!(fake.hear().await, json!("confirm"));
@@ -193,7 +198,7 @@ async fn what_is_purged_at_the_new_process_the_old_one_serves_no_more() {
     fake.leave().await;
     // A request that has begun: the old process waits for the rest of it.
     kept.write_all(b"GET /page HTTP/1.1\r\n").expect("written");
-    fake.say(json!("ready")).await;
+    fake.ready().await;
     website.change();
     let page = json!({"zone": "site", "url": "localhost/page"});
     fake.say(json!({"purged": {"pages": [page], "soft": false}})).await;
@@ -227,10 +232,24 @@ async fn a_purge_that_the_new_process_does_not_live_to_confirm() {
     fake.leave().await;
     website.change();
     purge(&mut kept);
-    fake.say(json!("ready")).await;
+    fake.ready().await;
     assert!(fake.hear().await.get("purged").is_some());
     drop(fake);
     let refused = answer(&mut kept).expect("an answer");
     assert!(refused.status == 504 && refused.body.contains("ask once more"), "{refused:?}");
+    edge.ended();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_told_to_stop_in_a_handover_brings_it_to_its_end() {
+    let (website, folder) = (Website::start(), tempfile::tempdir().expect("folder"));
+    let edge = start(&flags(folder.path(), &website, &[]));
+    assert_eq!(page(edge.plain()), "1");
+    let fake = Fake::come(folder.path()).await;
+    fake.leave().await;
+    edge.signal("-TERM");
+    // It is there for the purges of the other, and for its own, until that one serves.
+    assert_eq!(page(edge.plain()), "1");
+    fake.ready().await;
     edge.ended();
 }

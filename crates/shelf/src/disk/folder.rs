@@ -67,6 +67,8 @@ pub(crate) struct Folder {
     /// For each of the entries' folders, whether the scan has been there.
     pub(crate) scanned: Box<[AtomicBool]>,
     pub(crate) scanned_fans: AtomicU32,
+    /// Whether its snapshot has been read.
+    pub(crate) recalled: AtomicBool,
     index: Mutex<Index>,
     heads: Mutex<()>,
     state: Mutex<FolderState>,
@@ -136,6 +138,7 @@ impl Folder {
             counters: Counters::default(),
             scanned: (0..FANS).map(|_| AtomicBool::new(false)).collect(),
             scanned_fans: AtomicU32::new(0),
+            recalled: AtomicBool::new(false),
             index: Mutex::new(Index::new(limit_bytes, choice)),
             heads: Mutex::new(()),
             state: Mutex::new(FolderState::Gone("not opened yet".into())),

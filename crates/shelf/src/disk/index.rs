@@ -200,10 +200,11 @@ impl Index {
         victims
     }
 
-    /// Removes entries until the limit is kept to, as after a restart with a lower one.
-    pub(crate) fn trim(&mut self, now_s: u32) -> Vec<Name> {
-        let mut victims = Vec::new();
-        self.evict(now_s, &mut victims, |index| index.blocks <= index.limit_blocks);
+    /// Removes entries until the limit is kept to, as after a restart with a lower one, or `most` were removed.
+    pub(crate) fn trim(&mut self, now_s: u32, most: usize) -> Vec<Name> {
+        let (gone, mut victims) = (self.evictions + self.expirations + most as u64, Vec::new());
+        let enough = |index: &Self| index.blocks <= index.limit_blocks || index.evictions + index.expirations >= gone;
+        self.evict(now_s, &mut victims, enough);
         victims
     }
 
@@ -353,12 +354,17 @@ impl Index {
         self.remove(slot, nonce)
     }
 
-    /// Puts in what a snapshot has said. Uses count for the policy as far as it can tell many from one.
-    pub(crate) fn restore(&mut self, record: Record) {
-        let (slot, _) = self.insert(record, false);
+    /// Puts in what a snapshot has said, unless it is known already or was removed since the scan began. Uses count for the
+    /// policy as far as it can tell many from one. The names are of files to be removed by the caller.
+    pub(crate) fn restore(&mut self, record: Record) -> Vec<Name> {
+        if !self.may_add(record.nonce.get()) || self.slot_of(record.name()).is_some() {
+            return Vec::new();
+        }
+        let (slot, victims) = self.insert(record, false);
         if record.uses > 0 {
             self.policy.hit(&mut self.nodes, slot);
         }
+        victims
     }
 
     /// Notes that the file of a whole entry is there; says what was known of it before.
@@ -381,7 +387,7 @@ impl Index {
         self.removed = None;
     }
 
-    /// Whether a file that the scan has found and the index has not may be put in: it was not removed meanwhile.
+    /// Whether what the snapshot or the scan has found and the index has not may be put in: it was not removed meanwhile.
     pub(crate) fn may_add(&self, nonce: u64) -> bool {
         self.removed.as_ref().is_none_or(|removed| removed.len() < MAX_REMEMBERED && !removed.contains(&nonce))
     }

@@ -1,9 +1,9 @@
-//! What a folder's own thread does: it finds out what is really there, probes, and writes snapshots.
+//! What a folder's own thread does: it reads the snapshot, finds out what is really there, probes, and writes snapshots.
 //!
 //! The scan goes through the entries' folders one by one. A file that the index has not is opened and its head read; a
 //! file that it has from a snapshot is believed in (its head is read when it is used), unless it is sliced, because
 //! slices come after the snapshot. One whose length nobody has said is removed: its writer died with the life before.
-//! What the snapshot has and the scan has not found is gone. What was removed since the scan began is not brought back.
+//! What the snapshot has and the scan has not found is gone. What was removed since the start is not brought back, by neither.
 //! Meanwhile the tier serves; a key whose folder the scan has not reached is looked for by name ([`Disk::seek`]).
 
 use std::io;
@@ -16,7 +16,7 @@ use super::folder::{Counters, FANS, Folder, Unusable};
 use super::format::{Flaw, KeyHash, Name};
 use super::index::{UNSEEN, WHOLE};
 use super::read::{Trouble, record_of};
-use super::{Disk, EntryId, FolderState, PROBE_MS, SNAPSHOT_MS, Stop, seconds, snapshot};
+use super::{Disk, EntryId, FolderState, PROBE_MS, SNAPSHOT_MS, Stop, snapshot};
 
 /// Records looked at under one lock.
 const PAGE: usize = 4096;
@@ -28,6 +28,8 @@ const MAX_FAILURES: usize = 16;
 /// How far the scan of a folder is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scan {
+    /// The folder was just begun with: its snapshot is to be read first.
+    Begun,
     /// There is more to do now.
     Going,
     /// There is more to do, but not now.
@@ -36,21 +38,14 @@ pub(crate) enum Scan {
     Done,
 }
 
-/// Gets a folder whose lock was taken ready for use: its snapshot, and whether it can be written to.
-pub(crate) fn start(folder: &Folder, now_ms: u64) {
+/// Gets a folder whose lock was taken ready for use. Its snapshot comes later, by its thread: a million records take a second.
+pub(crate) fn start(folder: &Folder) {
     for done in &folder.scanned {
         done.store(false, Ordering::Release);
     }
     folder.scanned_fans.store(0, Ordering::Relaxed);
+    folder.recalled.store(false, Ordering::Release);
     folder.index().begin_scan();
-    if let Err(error) = snapshot::load(folder) {
-        if matches!(error, snapshot::LoadError::Damaged) {
-            folder.counters.flaw(Flaw::Index);
-        }
-        tracing::info!(folder = %folder.path.display(), %error, "no index of the cache folder; its files are read");
-    }
-    let victims = folder.index().trim(seconds(now_ms));
-    folder.unlink(&victims);
     match folder.probe() {
         Ok(()) => folder.set_state(FolderState::Ok),
         Err(error) => folder.set_state(FolderState::ReadOnly(error.to_string())),
@@ -68,7 +63,7 @@ pub(crate) fn save(folder: &Folder) {
 
 /// The life of a folder's thread.
 pub(crate) fn tend(disk: &Weak<Disk>, stop: &Stop, number: usize) {
-    let (mut scan, mut saved_at, mut saved) = (Scan::Going, Instant::now(), 0);
+    let (mut scan, mut saved_at, mut saved) = (Scan::Begun, Instant::now(), 0);
     loop {
         {
             let Some(disk) = disk.upgrade() else { return };
@@ -92,8 +87,8 @@ impl Disk {
         match folder.state() {
             FolderState::Gone(_) => match folder.settle() {
                 Ok(()) => {
-                    start(folder, (self.clock)());
-                    scan = Scan::Going;
+                    start(folder);
+                    scan = Scan::Begun;
                 }
                 Err(Unusable::InUse) => folder.set_state(FolderState::Gone("another process has it".into())),
                 Err(Unusable::Io(error)) => folder.set_state(FolderState::Gone(error.to_string())),
@@ -115,9 +110,49 @@ impl Disk {
             FolderState::Ok => {}
         }
         if scan != Scan::Done && !matches!(folder.state(), FolderState::Gone(_)) {
+            if scan == Scan::Begun {
+                self.recall(folder);
+            }
             scan = self.scan(folder);
         }
         scan
+    }
+
+    /// Takes what the snapshot says into the index.
+    pub(crate) fn recall(&self, folder: &Folder) {
+        match snapshot::load(folder) {
+            Ok(victims) => self.discard(folder, &victims),
+            Err(error) => {
+                if matches!(error, snapshot::LoadError::Damaged) {
+                    folder.counters.flaw(Flaw::Index);
+                }
+                tracing::info!(folder = %folder.path.display(), %error, "no index of the cache folder; its files are read");
+            }
+        }
+        self.trim(folder);
+        folder.recalled.store(true, Ordering::Release);
+    }
+
+    /// Keeps to the limit of a folder, a page at a time.
+    fn trim(&self, folder: &Folder) {
+        loop {
+            let victims = folder.index().trim(self.now_s(), PAGE);
+            self.discard(folder, &victims);
+            if victims.len() < PAGE {
+                return;
+            }
+        }
+    }
+
+    /// Whether the snapshots of all folders have been read, so that lists are as whole as they were. A folder that is out of
+    /// use has none.
+    pub fn is_recalled(&self) -> bool {
+        self.stop.is_stopped()
+            || self.folders.iter().all(|folder| {
+                folder.recalled.load(Ordering::Acquire)
+                    || folder.is_silent()
+                    || matches!(folder.state(), FolderState::Gone(_))
+            })
     }
 
     /// Whether everything that is stored under a key is known to [`Self::find`]. Memory only.
@@ -176,8 +211,7 @@ impl Disk {
         }
         self.forget_missing(folder);
         folder.index().end_scan();
-        let victims = folder.index().trim(self.now_s());
-        self.discard(folder, &victims);
+        self.trim(folder);
         Scan::Done
     }
 
@@ -233,6 +267,11 @@ impl Disk {
             Ok(Some(truth)) => {
                 let mut index = folder.index();
                 let victims = match index.slot_of(name) {
+                    // The snapshot had it. Once more, as of one that is known.
+                    Some(_) if known.is_none() => {
+                        drop(index);
+                        return self.find_file(folder, name);
+                    }
                     Some(slot) => {
                         index.correct(slot, truth.nonce, truth.length, truth.present, truth.blocks);
                         index.expire(slot, truth.nonce, truth.expires_s);

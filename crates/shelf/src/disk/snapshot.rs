@@ -16,12 +16,13 @@
 
 use std::io;
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use thiserror::Error;
 use twox_hash::XxHash3_128;
 
 use super::folder::Folder;
-use super::format::{BLOCK_BYTES, array};
+use super::format::{BLOCK_BYTES, Name, array};
 use super::index::{Record, UNSEEN, WHOLE};
 
 const MAGIC: &[u8; 8] = b"LITINDEX";
@@ -29,8 +30,11 @@ const VERSION: u32 = 1;
 const HEAD_BYTES: usize = 24;
 const RECORD_BYTES: usize = 64;
 const DIGEST_BYTES: usize = 16;
-/// Records copied under one lock, and written with one call.
+/// Records copied under one lock, and read or written with one call.
 const PAGE: usize = 4096;
+/// Records restored under one lock, and the rest after it, in which requests have their turn.
+const RESTORED: usize = 1024;
+const RESTORED_REST: Duration = Duration::from_micros(100);
 
 /// Why there is no snapshot to begin with.
 #[derive(Debug, Error)]
@@ -75,8 +79,9 @@ pub(crate) fn save(folder: &Folder) -> io::Result<()> {
     result
 }
 
-/// Fills an empty index from the snapshot, what was used last at the end.
-pub(crate) fn load(folder: &Folder) -> Result<(), LoadError> {
+/// Puts what the snapshot says into the index, what was used last at the end, beside what has come to be known since the
+/// start. Answers the files that have to go for it.
+pub(crate) fn load(folder: &Folder) -> Result<Vec<Name>, LoadError> {
     let file = folder.files.open(&folder.snapshot_path())?;
     let size = folder.files.size(&file)?;
     // A record takes a block at least, so the folder's limit bounds what can be of use.
@@ -109,12 +114,16 @@ pub(crate) fn load(folder: &Folder) -> Result<(), LoadError> {
         return Err(LoadError::Damaged);
     }
     records.sort_unstable_by_key(|record| (record.used_s, record.stored_ms));
-    let mut index = folder.index();
-    index.expect(records.len());
-    for record in records {
-        index.restore(record);
+    folder.index().expect(records.len());
+    let mut victims = Vec::new();
+    for step in records.chunks(RESTORED) {
+        let mut index = folder.index();
+        step.iter().for_each(|record| victims.extend(index.restore(*record)));
+        drop(index);
+        // Else this thread would have the lock again before those who wait for it are awake.
+        std::thread::sleep(RESTORED_REST);
     }
-    Ok(())
+    Ok(victims)
 }
 
 fn head(count: u64) -> Vec<u8> {

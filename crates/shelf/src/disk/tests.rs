@@ -60,8 +60,22 @@ impl Bench {
         disk
     }
 
+    /// One that knows what its snapshots say.
     pub(super) fn open_unscanned(&self) -> Arc<Disk> {
+        let disk = self.open_unread();
+        self.recall(&disk);
+        disk
+    }
+
+    pub(super) fn open_unread(&self) -> Arc<Disk> {
         Arc::new(Disk::load(self.config()).expect("a tier"))
+    }
+
+    /// What a folder's thread does first.
+    pub(super) fn recall(&self, disk: &Disk) {
+        for folder in disk.folders.iter().filter(|folder| !matches!(folder.state(), FolderState::Gone(_))) {
+            disk.recall(folder);
+        }
     }
 
     /// What the folders' threads do every two seconds.

@@ -57,6 +57,44 @@ fn everything_is_back_at_once_with_a_snapshot() {
 }
 
 #[test]
+fn who_asks_before_the_snapshot_is_read_is_answered_and_what_was_done_by_then_stays() {
+    let bench = Bench::new(16 * MIB);
+    let disk = bench.open();
+    let all = fill(&disk);
+    disk.close();
+    drop(disk);
+    let disk = bench.open_unread();
+    let (asked, gone) = (all[3].0.key_hash, all[4].0.key_hash);
+    assert!(disk.find(asked).is_empty() && !disk.is_scanned(asked));
+    let [id] = disk.seek(asked)[..] else { panic!("not found once") };
+    assert_eq!(disk.slice(id, 0).expect("read"), all[3].1);
+    assert!(disk.remove(disk.seek(gone)[0]));
+    disk.write(&new("later"), &[bytes(5, 5)]).expect("stored");
+    bench.recall(&disk);
+    assert!(disk.find(gone).is_empty());
+    assert_eq!(disk.find(asked), [id]);
+    assert_eq!(disk.stats().folders[0].entries as usize, all.len());
+    bench.scan(&disk);
+    let rest: Vec<_> = all.iter().filter(|(new, _)| new.key_hash != gone).cloned().collect();
+    check(&disk, &rest);
+    let taken: u64 = entry_files(&bench.path(0)).iter().map(|path| fs::metadata(path).expect("there").len()).sum();
+    let stats = &disk.stats().folders[0];
+    assert_eq!((stats.entries as usize, stats.forgotten), (all.len(), 0));
+    assert!(stats.bytes >= taken, "{} for {taken}", stats.bytes);
+}
+
+#[test]
+fn a_tier_that_is_closed_at_once_keeps_its_snapshot() {
+    let bench = Bench::new(16 * MIB);
+    let disk = bench.open();
+    let all = fill(&disk);
+    disk.close();
+    drop(disk);
+    Disk::open(bench.config()).expect("a tier").close();
+    check(&bench.open_unscanned(), &all);
+}
+
+#[test]
 fn what_nobody_said_the_length_of_is_removed_and_its_place_given_back() {
     for with_snapshot in [false, true] {
         let bench = Bench::new(16 * MIB);
