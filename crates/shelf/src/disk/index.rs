@@ -354,11 +354,16 @@ impl Index {
         self.remove(slot, nonce)
     }
 
-    /// Puts in what a snapshot has said, unless it is known already or was removed since the scan began. Uses count for the
-    /// policy as far as it can tell many from one. The names are of files to be removed by the caller.
+    /// Puts in what a snapshot or the scan has found, unless it is known already, was removed since the scan began, or is
+    /// larger than the limit, which may have been lowered: that would push out all else before it goes itself. Uses count
+    /// for the policy as far as it can tell many from one. The names are of files to be removed by the caller.
     pub(crate) fn restore(&mut self, record: Record) -> Vec<Name> {
         if !self.may_add(record.nonce.get()) || self.slot_of(record.name()).is_some() {
             return Vec::new();
+        }
+        if u64::from(record.blocks) > self.limit_blocks {
+            self.evictions += 1;
+            return vec![record.name()];
         }
         let (slot, victims) = self.insert(record, false);
         if record.uses > 0 {

@@ -277,8 +277,7 @@ impl Disk {
                         index.expire(slot, truth.nonce, truth.expires_s);
                         Vec::new()
                     }
-                    None if index.may_add(name.nonce) => index.insert(truth, false).1,
-                    None => Vec::new(),
+                    None => index.restore(truth),
                 };
                 drop(index);
                 self.discard(folder, &victims);

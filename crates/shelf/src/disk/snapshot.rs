@@ -30,6 +30,8 @@ const VERSION: u32 = 1;
 const HEAD_BYTES: usize = 24;
 const RECORD_BYTES: usize = 64;
 const DIGEST_BYTES: usize = 16;
+/// Records that are read however low the folder's limit is: it may have been higher.
+const LEAST_RECORDS: u64 = 1 << 24;
 /// Records copied under one lock, and read or written with one call.
 const PAGE: usize = 4096;
 /// Records restored under one lock, and the rest after it, in which requests have their turn.
@@ -84,8 +86,7 @@ pub(crate) fn save(folder: &Folder) -> io::Result<()> {
 pub(crate) fn load(folder: &Folder) -> Result<Vec<Name>, LoadError> {
     let file = folder.files.open(&folder.snapshot_path())?;
     let size = folder.files.size(&file)?;
-    // A record takes a block at least, so the folder's limit bounds what can be of use.
-    if size > (HEAD_BYTES + DIGEST_BYTES) as u64 + folder.limit_bytes / BLOCK_BYTES * RECORD_BYTES as u64 {
+    if size > max_bytes(folder.limit_bytes) {
         return Err(LoadError::Damaged);
     }
     let read = |bytes: &mut [u8], at: u64| match folder.files.read_at(&file, bytes, at)? < bytes.len() {
@@ -124,6 +125,13 @@ pub(crate) fn load(folder: &Folder) -> Result<Vec<Name>, LoadError> {
         std::thread::sleep(RESTORED_REST);
     }
     Ok(victims)
+}
+
+/// How large a snapshot may be. A record takes a block at least, so the folder's limit bounds what can be of use, unless it
+/// was lowered.
+pub(crate) fn max_bytes(limit_bytes: u64) -> u64 {
+    let records = (limit_bytes / BLOCK_BYTES).max(LEAST_RECORDS);
+    records.saturating_mul(RECORD_BYTES as u64).saturating_add((HEAD_BYTES + DIGEST_BYTES) as u64)
 }
 
 fn head(count: u64) -> Vec<u8> {

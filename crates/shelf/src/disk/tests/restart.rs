@@ -251,19 +251,37 @@ fn what_a_former_life_was_writing_is_removed() {
 
 #[test]
 fn a_lower_limit_is_kept_to_from_the_start() {
-    let mut bench = Bench::new(16 * MIB);
-    let disk = bench.open();
-    let all = fill(&disk);
-    disk.close();
-    drop(disk);
-    bench.limit_bytes = 64 << 10;
-    let disk = bench.open_unscanned();
-    assert!(disk.stats().folders[0].bytes <= 64 << 10);
-    bench.scan(&disk);
-    let stats = &disk.stats().folders[0];
-    assert!(stats.bytes <= 64 << 10 && stats.entries > 0);
-    assert_eq!(entry_files(&bench.path(0)).len() as u64, stats.entries);
-    assert!(all.len() as u64 > stats.entries);
+    for with_snapshot in [false, true] {
+        let mut bench = Bench::new(16 * MIB);
+        let disk = bench.open();
+        let all = fill(&disk);
+        if with_snapshot {
+            disk.close();
+            drop(disk);
+        } else {
+            kill(disk);
+        }
+        bench.limit_bytes = 64 << 10;
+        let disk = bench.open_unscanned();
+        assert!(disk.stats().folders[0].bytes <= 64 << 10);
+        if with_snapshot {
+            // What was stored last, but for what is larger than all the room.
+            assert!(disk.find(all[29].0.key_hash).len() == 1 && disk.find(all[0].0.key_hash).is_empty());
+        }
+        bench.scan(&disk);
+        let stats = &disk.stats().folders[0];
+        assert!(stats.bytes <= 64 << 10 && stats.bytes > 48 << 10, "{}", stats.bytes);
+        assert_eq!(entry_files(&bench.path(0)).len() as u64, stats.entries);
+        assert!(disk.find(all[30].0.key_hash).is_empty());
+        assert_eq!(flaws(&disk), []);
+    }
+}
+
+#[test]
+fn a_snapshot_has_a_largest_size() {
+    let least = snapshot::max_bytes(0);
+    assert_eq!((least, snapshot::max_bytes(1 << 36)), ((1 << 30) + 40, least));
+    assert_eq!(snapshot::max_bytes((1 << 36) + 4096), least + 64);
 }
 
 #[test]
