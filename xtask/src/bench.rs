@@ -71,7 +71,7 @@ pub(crate) struct Options {
     /// The edge to measure; without it, the release build
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
-    /// Measure in this network namespace, with its settings of TCP, instead of in one of its own with CUBIC
+    /// Measure in this network namespace, with its settings of TCP, instead of in one of its own with CUBIC or Reno
     #[arg(long)]
     here: bool,
     /// Write the report and the chart to docs/bench.md and docs/bench.svg as well

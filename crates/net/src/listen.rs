@@ -7,15 +7,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 
-use rustix::net::sockopt::set_tcp_congestion;
+use rustix::net::sockopt::{set_tcp_congestion, tcp_congestion};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
 /// Most workers of one listener.
 pub const MAX_WORKERS: usize = 256;
-/// How connections from this machine are controlled.
-const LOOPBACK_CONGESTION: &str = "cubic";
+/// How connections from this machine are controlled: by the first of these that the kernel has and allows us.
+const LOOPBACK_CONGESTION: [&str; 2] = ["cubic", "reno"];
 /// Connections that wait to be accepted, for each socket; the kernel may allow fewer.
 pub(crate) const BACKLOG: u32 = 4_096;
 
@@ -96,15 +96,25 @@ fn shared(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 /// For a client with a loopback address (a proxy, a tunnel) the congestion control is one that waits for losses, which loopback does not
 /// have. One that models the path, such as BBR, models noise there: it paces and resends, and a large body costs several times
-/// as much. Where the kernel does not have ours, or does not allow it, nobody asks for it again.
+/// as much. What is asked for is found out with the first such client.
 pub(crate) fn for_this_machine(stream: &TcpStream, peer: SocketAddr) {
-    static REFUSED: AtomicBool = AtomicBool::new(false);
+    static WANTED: OnceLock<Option<&str>> = OnceLock::new();
     if peer.ip().to_canonical().is_loopback()
-        && !REFUSED.load(Ordering::Relaxed)
-        && set_tcp_congestion(stream, LOOPBACK_CONGESTION).is_err()
+        && let Some(name) = WANTED.get_or_init(|| congestion_here(stream))
     {
-        REFUSED.store(true, Ordering::Relaxed);
+        // As with the default, which it has else.
+        let _ = set_tcp_congestion(stream, name);
     }
+}
+
+/// What to ask for instead of what the stream has; nothing where that is as good, or the kernel allows none of ours. The stream
+/// may have it afterwards.
+fn congestion_here(stream: &TcpStream) -> Option<&'static str> {
+    let has = tcp_congestion(stream).ok()?;
+    if LOOPBACK_CONGESTION.contains(&has.as_str()) {
+        return None;
+    }
+    LOOPBACK_CONGESTION.into_iter().find(|name| set_tcp_congestion(stream, name).is_ok())
 }
 
 fn name(address: SocketAddr, error: &io::Error) -> io::Error {
@@ -119,20 +129,29 @@ mod tests {
     async fn only_connections_from_this_machine_have_their_own_congestion_control() {
         let listener = bind("127.0.0.1:0".parse().expect("address")).await.expect("bound");
         let address = listener.local_addr().expect("address");
-        let congestion = |stream: &TcpStream| rustix::net::sockopt::tcp_congestion(stream).expect("a name");
+        let congestion = |stream: &TcpStream| tcp_congestion(stream).expect("a name");
         for (peer, here) in
             [("192.0.2.1:1", false), ("[2001:db8::1]:1", false), ("[::ffff:127.0.0.1]:1", true), ("[::1]:1", true)]
         {
             let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
             let (_client, accepted) = (client.expect("connected"), accepted.expect("accepted").0);
             let before = congestion(&accepted);
-            // BBR, or what else the machine has.
-            let allowed = set_tcp_congestion(&accepted, LOOPBACK_CONGESTION).is_ok();
-            set_tcp_congestion(&accepted, &before).expect("as it was");
             for_this_machine(&accepted, peer.parse().expect("address"));
-            let expected = if here && allowed { LOOPBACK_CONGESTION } else { &before };
-            assert_eq!(congestion(&accepted), expected, "{peer}");
+            let now = congestion(&accepted);
+            // BBR, or what else the machine has; Reno every kernel has and allows.
+            let ours = LOOPBACK_CONGESTION.contains(&now.as_str());
+            assert!(if here { ours } else { now == before }, "{peer}: {before}, then {now}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_losses_already_is_left_alone() {
+        let listener = bind("127.0.0.1:0".parse().expect("address")).await.expect("bound");
+        let address = listener.local_addr().expect("address");
+        let stream = TcpStream::connect(address).await.expect("connected");
+        set_tcp_congestion(&stream, "reno").expect("every kernel has it");
+        assert_eq!(congestion_here(&stream), None);
+        assert_eq!(tcp_congestion(&stream).expect("a name"), "reno");
     }
 
     #[tokio::test]

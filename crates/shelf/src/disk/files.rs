@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{FallocateFlags, StatVfs};
 use rustix::io::Errno;
 
@@ -220,6 +221,23 @@ impl Files {
             }
         }
         Ok(done)
+    }
+
+    /// The `most` bytes at `at`, or as many as there were before the end of the file. Memory for them is not filled with zeros
+    /// first.
+    pub(crate) fn read(&self, file: &File, most: usize, at: u64) -> io::Result<Vec<u8>> {
+        let _doing = self.check(Operation::Read)?;
+        let mut bytes = Vec::with_capacity(most);
+        while bytes.len() < most {
+            let from = at + bytes.len() as u64;
+            match rustix::io::pread(file, spare_capacity(&mut bytes), from) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        bytes.truncate(most);
+        Ok(bytes)
     }
 
     /// The size of a file.

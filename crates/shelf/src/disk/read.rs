@@ -162,9 +162,7 @@ impl From<io::Error> for Trouble {
 
 /// The head of a file, and the first bytes of it.
 pub(crate) fn load(files: &Files, file: &File, name: Name) -> Result<(Header, Vec<u8>), Trouble> {
-    let mut first = vec![0; FIRST_READ_BYTES];
-    let got = files.read_at(file, &mut first, 0)?;
-    first.truncate(got);
+    let mut first = files.read(file, FIRST_READ_BYTES, 0)?;
     let head_bytes = Header::head_bytes(first.get(..FIXED_BYTES).ok_or(Flaw::Format)?)?;
     if head_bytes > first.len() {
         first.resize(head_bytes, 0);
@@ -419,8 +417,8 @@ fn read_body(folder: &Folder, handle: &Handle) -> Result<Bytes, Trouble> {
     let body = match handle.first.get(at..at + length) {
         Some(body) if header.name.body_digest([body]) == header.body_digest => return Ok(Bytes::copy_from_slice(body)),
         _ => {
-            let mut body = vec![0; length];
-            if folder.files.read_at(&handle.file, &mut body, header.body_at())? < length {
+            let body = folder.files.read(&handle.file, length, header.body_at())?;
+            if body.len() < length {
                 return Err(Flaw::Length.into());
             }
             body
@@ -448,8 +446,8 @@ fn read_slice(
     if header.length.is_some() && header.slice_bytes(number) != Some(place.bytes.into()) {
         return Err(Flaw::Table.into());
     }
-    let mut slice = vec![0; place.bytes as usize];
-    if folder.files.read_at(&handle.file, &mut slice, header.slice_at(number))? < slice.len() {
+    let slice = folder.files.read(&handle.file, place.bytes as usize, header.slice_at(number))?;
+    if slice.len() < place.bytes as usize {
         return Err(Flaw::Length.into());
     }
     if header.name.slice_digest(number, [slice.as_slice()]) != place.digest {
