@@ -50,7 +50,7 @@ fn key(head: &Head, coding: Coding) -> SliceKey {
 
 impl Wanted {
     pub(crate) fn of(request: &HeaderMap, head: &Head) -> Self {
-        if !is_compressed(head) {
+        if !*head.has_forms.get_or_init(|| is_compressed(head)) {
             return Self::Nothing;
         }
         // Ranges are of the file as it was uploaded.

@@ -1,7 +1,7 @@
 //! What an edge keeps of a file besides its bytes, and how it reads that from an origin's answer.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use api::names::{Digest, FileId, FilePath, Tag, ZoneName};
 use api::slices::ChainingValue;
@@ -40,6 +40,8 @@ pub(crate) struct Head {
     pub(crate) checked: AtomicU64,
     /// Where it lies on disk. Shared by all heads of the same version.
     pub(crate) on_disk: Arc<OnDisk>,
+    /// Whether the file has compressed forms; see `forms.rs`.
+    pub(crate) has_forms: OnceLock<bool>,
 }
 
 impl Head {
@@ -115,6 +117,7 @@ pub(crate) fn describe(
         storable,
         checked: AtomicU64::new(began.event),
         on_disk: Arc::default(),
+        has_forms: OnceLock::new(),
     })
 }
 

@@ -28,7 +28,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -231,6 +231,11 @@ impl Marks {
     /// The same, and the folder is this process's: not left to another one.
     pub(crate) fn kept(&self) -> bool {
         lock(&self.journal).as_ref().is_some_and(|journal| journal.health == Health::Trusted)
+    }
+
+    /// Where they are kept, while that is this process's.
+    pub(crate) fn folder(&self) -> Option<PathBuf> {
+        lock(&self.journal).as_ref().map(|journal| journal.folder.clone())
     }
 
     /// Applies an event. Once this returns, nothing that it names and that was fetched before is served as fresh.

@@ -6,8 +6,8 @@
 //!
 //! As with pages, what is asked for a second time is brought to disk behind the answer.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use api::SLICE_BYTES;
 use api::names::{Digest, FileId, FilePath, Tag, ZoneName};
@@ -343,5 +343,6 @@ fn thaw_with(described: &shelf::disk::Head, values: &Bytes, entry: EntryId) -> O
         // No event has this number: nothing is known yet about purges since.
         checked: AtomicU64::new(u64::MAX),
         on_disk: OnDisk::at(entry),
+        has_forms: OnceLock::new(),
     })
 }

@@ -7,9 +7,11 @@
 //! through before room is short, as a rule.
 //!
 //! One sweep at a time, in steps of [`STEP_ENTRIES`], each followed by a rest of [`REST_TIMES`] what it took, so that it has a
-//! tenth of a disk at most. A purge that comes meanwhile begins another one at its end. One that a restart cuts off is not
-//! taken up again. It has no lock of its own.
+//! tenth of a disk at most. A purge that comes meanwhile begins another one at its end. A file beside the marks ([`DUE_FILE`])
+//! says that one is under way, so that one that a restart cuts off is begun anew. It has no lock of its own.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::marks::Began;
 use crate::node::{HeadKey, Node};
+use crate::persist::replace;
 use crate::pull::stored::PageKey;
 use crate::pull::thaw;
 use crate::purges::Verdict;
@@ -33,6 +36,9 @@ const REST_TIMES: u32 = 9;
 const MIN_REST_MS: u64 = 5;
 /// How long a sweep waits for a disk that does not answer, in milliseconds.
 const STUCK_MS: u64 = 10_000;
+
+/// It is there while a sweep is due.
+const DUE_FILE: &str = "sweep.due";
 
 /// Asks for sweeps. Cheap to ask.
 #[derive(Default)]
@@ -63,12 +69,20 @@ impl Sweeps {
     }
 }
 
-/// Sweeps whenever that was asked for, until `shutdown`.
+/// Sweeps whenever that was asked for, also before now and in a former life, until `shutdown`.
 pub(crate) async fn run(node: Arc<Node>, shutdown: CancellationToken) {
     let mut asked = node.sweeps.asked.subscribe();
     let work = async {
+        let due = with_due_file(&node, |file| file.try_exists()).await;
+        if due == Some(true) || *asked.borrow() > 0 {
+            asked.mark_changed();
+        }
         while asked.changed().await.is_ok() {
+            with_due_file(&node, |file| replace(file.parent().unwrap_or(file), DUE_FILE, b"")).await;
             sweep(&node).await;
+            if asked.has_changed().is_ok_and(|again| !again) {
+                with_due_file(&node, |file| std::fs::remove_file(file)).await;
+            }
             node.metrics.sweeps.inc();
         }
     };
@@ -76,6 +90,19 @@ pub(crate) async fn run(node: Arc<Node>, shutdown: CancellationToken) {
         () = work => {}
         () = shutdown.cancelled() => {}
     }
+}
+
+/// Does something to the file, where this process is in charge of the folder that it belongs into. What cannot be noted is not
+/// known after a restart: then the disk is larger than it need be, and nothing else.
+async fn with_due_file<T: Send + 'static>(
+    node: &Node,
+    work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+) -> Option<T> {
+    let file = node.marks.folder()?.join(DUE_FILE);
+    let done = tokio::task::spawn_blocking(move || {
+        work(&file).inspect_err(|error| tracing::debug!(file = %file.display(), %error, "cannot note that a sweep is due"))
+    });
+    done.await.ok()?.ok()
 }
 
 async fn sweep(node: &Arc<Node>) {

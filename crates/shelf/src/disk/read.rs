@@ -266,7 +266,8 @@ impl Disk {
                 }
                 // The folder counts as empty when it is not there.
                 Trouble::Flaw(Flaw::Missing) if self.has_vanished(folder) => ReadError::Gone,
-                Trouble::Flaw(Flaw::Missing) if record.flags & UNSEEN != 0 => {
+                // What a closed tier misses, the process that has the folder by now has removed.
+                Trouble::Flaw(Flaw::Missing) if record.flags & UNSEEN != 0 || self.stop.is_stopped() => {
                     self.forget(folder, id.slot, id.nonce);
                     ReadError::Gone
                 }

@@ -287,6 +287,43 @@ async fn what_a_purge_of_much_has_named_leaves_the_disk_unasked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_that_a_restart_cuts_off_is_begun_anew() {
+    use edge::shelf::disk::{Failure, Operation, Rule};
+    let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));
+    let settings = FrontSettings::with_disk(&media.url, folder.path());
+    let faults = std::sync::Arc::clone(&settings.cache.faults);
+    let edge = Front::start(settings).await;
+    let targets: Vec<String> = (0..5).map(|n| format!("/whole/{n}/700")).collect();
+    for target in targets.iter().chain(&targets) {
+        edge.get(target).await.bytes();
+    }
+    written(&edge, 5.0).await;
+    let note = folder.path().join("state/sweep.due");
+    assert!(!note.exists());
+    // While it is under way a file says so.
+    let operation = Some(Operation::Open);
+    faults.add(Rule { operation, folder: None, failure: Failure::Hang, after: 0, times: u32::MAX });
+    let purge: Method = "PURGE".parse().expect("method");
+    edge.ask(purge.clone(), "/other", &[("littoral-purge", "prefix")]).await.bytes();
+    eventually("a sweep is due", || async { note.exists() }).await;
+    faults.clear();
+    eventually("it is swept", || async { !note.exists() }).await;
+    // As if the process had died in the middle of one.
+    edge.ask(purge, &targets[0], &[]).await.bytes();
+    edge.stop().await;
+    std::fs::write(&note, "").expect("written");
+    let edge = front(&media, folder.path()).await;
+    eventually("it is swept again", || async { edge.metric("littoral_edge_disk_swept_total") == 1.0 }).await;
+    eventually("and to its end", || async { !note.exists() }).await;
+    hit(&edge, &targets[1], 1, 700).await;
+    edge.stop().await;
+    // A policy that is another one since the restart names all that was stored under the one before.
+    let change = |pull: &mut api::pull::PullDoc| pull.key.query = api::pull::QueryKey::None;
+    let edge = Front::start(FrontSettings { change, ..FrontSettings::with_disk(&media.url, folder.path()) }).await;
+    eventually("all of it leaves", || async { edge.metric("littoral_edge_disk_entries") == 0.0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_hangs_costs_a_few_requests_and_then_nobody_until_it_answers() {
     use edge::shelf::disk::{Failure, Operation, Rule};
     let (media, folder) = (Media::start().await, tempfile::tempdir().expect("folder"));

@@ -95,6 +95,22 @@ fn a_tier_that_is_closed_at_once_keeps_its_snapshot() {
 }
 
 #[test]
+fn what_a_closed_tier_misses_is_no_damage() {
+    let bench = Bench::new(16 * MIB);
+    let disk = bench.open();
+    let all = fill(&disk);
+    disk.close();
+    let ids: Vec<_> = all.iter().flat_map(|(new, _)| disk.find(new.key_hash)).collect();
+    assert_eq!(disk.slice(ids[3], 0).expect("still read"), all[3].1);
+    // As by another process, which has the folder now.
+    entry_files(&bench.path(0)).iter().for_each(|path| fs::remove_file(path).expect("removed"));
+    for id in &ids[..30] {
+        assert!(matches!(disk.slice(*id, 0), Err(ReadError::Gone)), "{id:?}");
+    }
+    assert_eq!((flaws(&disk), disk.stats().folders[0].forgotten), (vec![], 30));
+}
+
+#[test]
 fn what_nobody_said_the_length_of_is_removed_and_its_place_given_back() {
     for with_snapshot in [false, true] {
         let bench = Bench::new(16 * MIB);
