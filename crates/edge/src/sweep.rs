@@ -100,7 +100,8 @@ async fn with_due_file<T: Send + 'static>(
 ) -> Option<T> {
     let file = node.marks.folder()?.join(DUE_FILE);
     let done = tokio::task::spawn_blocking(move || {
-        work(&file).inspect_err(|error| tracing::debug!(file = %file.display(), %error, "cannot note that a sweep is due"))
+        work(&file)
+            .inspect_err(|error| tracing::debug!(file = %file.display(), %error, "cannot note that a sweep is due"))
     });
     done.await.ok()?.ok()
 }

@@ -219,7 +219,10 @@ impl Run {
         let edge = self.setup.start(&self.log)?;
         if is_damage {
             self.outcome.files_damaged += 1;
-            if edge.metric(CORRUPT, "kind=\"index\"").await? == 1 {
+            // It is read while the edge serves, and before the scan is through.
+            let counted = async || Ok(edge.metric(CORRUPT, "kind=\"index\"").await? == 1);
+            until_scanned(&edge, counted).await?;
+            if counted().await? {
                 self.outcome.met += 1;
             } else {
                 self.outcome.uncounted += 1;
@@ -265,19 +268,25 @@ impl Run {
         edge.stop()?;
         std::fs::remove_file(self.setup.files().join("index"))?;
         let edge = self.setup.start(&self.log)?;
-        let begun = Instant::now();
-        while edge.metric("littoral_edge_disk_scanned_ratio", "").await? < 1 {
-            if begun.elapsed() > Duration::from_millis(SCAN_MS) {
-                return Err(Failed("the scan does not end".to_owned()));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until_scanned(&edge, async || Ok(false)).await?;
         self.rounds(&edge, 2).await?;
         self.outcome.counted += edge.metric(CORRUPT, "").await?;
         edge.stop()?;
         self.settle(true);
         Ok(())
     }
+}
+
+/// Waits until an edge has scanned its disk, or it is enough before that.
+async fn until_scanned(edge: &Edge, enough: impl AsyncFn() -> Result<bool, Failed>) -> Result<(), Failed> {
+    let begun = Instant::now();
+    while !enough().await? && edge.metric("littoral_edge_disk_scanned_ratio", "").await? < 1 {
+        if begun.elapsed() > Duration::from_millis(SCAN_MS) {
+            return Err(Failed("the scan does not end".to_owned()));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 /// Damages most files that are there, but for those whose damage is still open.
