@@ -2,7 +2,7 @@
 //!
 //! Layout: `snapshot.json` is the whole [`Snapshot`], as control sent it, or as an edge without control was given it. One
 //! that cannot be read is as good as none: the edge then starts as if it were new, and says so in the log. What else the
-//! folder holds is in [`crate::marks`].
+//! folder holds is in [`crate::marks`], and one file in [`crate::sweep`].
 
 use std::fs::File;
 use std::io::{self, Write as _};

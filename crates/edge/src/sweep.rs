@@ -92,12 +92,13 @@ pub(crate) async fn run(node: Arc<Node>, shutdown: CancellationToken) {
     }
 }
 
-/// Does something to the file, where this process is in charge of the folder that it belongs into. What cannot be noted is not
+/// Does something to the file, where there is a disk to sweep and this process is in charge of the file's folder. What cannot be noted is not
 /// known after a restart: then the disk is larger than it need be, and nothing else.
 async fn with_due_file<T: Send + 'static>(
     node: &Node,
     work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
 ) -> Option<T> {
+    node.disk.as_ref()?;
     let file = node.marks.folder()?.join(DUE_FILE);
     let done = tokio::task::spawn_blocking(move || {
         work(&file)
