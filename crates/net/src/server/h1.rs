@@ -77,6 +77,8 @@ pub(crate) async fn run<T: Transport, S: HttpService>(
                 return Box::pin(connection.close(true)).await;
             }
             Ok(Begins::Nothing) => return,
+            // It was not a request's fault: over TLS the client is told that this is the end, and not a cut.
+            Ok(Begins::Silence) => Ok(Next::Close { unread: false }),
             Err(refusal) => Err(Fault::Refused(refusal)),
         };
         match next {
@@ -115,8 +117,10 @@ enum Begins {
     Http2,
     /// A handshake of TLS, which is spoken elsewhere.
     Tls,
-    /// It ended, was idle for too long, or idle at shutdown.
+    /// It ended.
     Nothing,
+    /// It was idle for too long, or idle at shutdown.
+    Silence,
 }
 
 impl<T: Transport> Connection<T> {
@@ -151,6 +155,7 @@ impl<T: Transport> Connection<T> {
             match self.fill(idle).await {
                 Filled::More => begun = std::mem::take(&mut idle),
                 Filled::Nothing => return Ok(Begins::Nothing),
+                Filled::TooSlow if idle => return Ok(Begins::Silence),
                 Filled::TooSlow => return Err(Refusal::HeadTooSlow),
             }
         }
@@ -179,7 +184,7 @@ impl<T: Transport> Connection<T> {
             if idle && self.drain.poll(cx).is_ready() {
                 self.timer.shorten(self.drain.idle);
             }
-            self.timer.poll(cx).map(|()| if idle { Filled::Nothing } else { Filled::TooSlow })
+            self.timer.poll(cx).map(|()| Filled::TooSlow)
         })
         .await
     }

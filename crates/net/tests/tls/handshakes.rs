@@ -98,6 +98,26 @@ async fn the_last_answer_ends_with_a_farewell() {
 }
 
 #[tokio::test]
+async fn who_is_idle_for_too_long_gets_a_farewell_and_no_cut() {
+    let authority = Authority::new();
+    authority.good("a", &["a.example"]);
+    let limits = ServerLimits { head_ms: 100, ..ServerLimits::default() };
+    let server = start(Door { tls: Some(authority.tls()), ..Door::default() }, limits).await;
+    for version in [&TLS12, &TLS13] {
+        for asks in [false, true] {
+            let client = authority.client(&[version], &["http/1.1"]);
+            let mut stream = connect(&server, &client, "a.example").await.expect("connected");
+            if asks {
+                ask(&mut stream).await;
+            }
+            let mut rest = Vec::new();
+            let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("in time");
+            assert_eq!((ended.expect("a farewell"), rest.len()), (0, 0), "{version:?} {asks}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_hello_may_come_byte_by_byte() {
     let authority = Authority::new();
     authority.good("a", &["a.example"]);
