@@ -1,9 +1,10 @@
 //! The bench row about replaying a trace: its requests go over HTTP through a real edge, one after the other, and through
 //! `littoral cache simulate`; both are to hit equally often.
 //!
-//! The origin answers each request with as many bytes as the trace says that it has then, and no validator, so that bodies
-//! stay whole. What an entry weighs beside its body is measured first, in the same edge, and told to the simulator.
+//! The origin answers each request with as many bytes as the trace says last of the object, which is what the simulator takes,
+//! and no validator, so that bodies stay whole. What an entry weighs beside its body is measured first, in the same edge, and told to the simulator.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -151,7 +152,7 @@ async fn origin(size: Arc<AtomicU64>) -> Result<SocketAddr, Failed> {
     Ok(address)
 }
 
-/// Ids and sizes of a trace: lines of `time id size`, plain or packed with xz.
+/// Ids and sizes of a trace, each object with its last size throughout: lines of `time id size`, plain or packed with xz.
 fn read(trace: &Path) -> Result<Vec<(u64, u64)>, Failed> {
     let packed = trace.extension().is_some_and(|extension| extension == "xz");
     let text =
@@ -163,5 +164,7 @@ fn read(trace: &Path) -> Result<Vec<(u64, u64)>, Failed> {
             _ => Err(Failed(format!("{line:?} is not 'time id size'"))),
         }
     };
-    text.lines().map(line).collect()
+    let requests = text.lines().map(line).collect::<Result<Vec<_>, _>>()?;
+    let last: HashMap<u64, u64> = requests.iter().copied().collect();
+    Ok(requests.into_iter().map(|(id, bytes)| (id, last.get(&id).copied().unwrap_or(bytes))).collect())
 }

@@ -57,6 +57,10 @@ impl Node {
         let before = self.page(key);
         let mut page = before.as_deref().cloned().unwrap_or_default();
         change(&mut page);
+        if before.is_none() && page.is_empty() {
+            // Such as a body that has come for what memory has refused or evicted: an entry for nothing would be a use of it.
+            return true;
+        }
         page.fit(self.most_page_bytes());
         let now = page.variants.clone();
         let kept = self.keep_page(key.clone(), page);

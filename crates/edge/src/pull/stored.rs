@@ -344,6 +344,12 @@ impl Page {
         each.reduce(|one, other| one.zip(other).map(|(one, other)| one.max(other))).flatten()
     }
 
+    /// Whether it says nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { variants, pass, personal_until_ms, down_until_ms } = self;
+        variants.is_empty() && pass.is_none() && (*personal_until_ms, *down_until_ms) == (0, 0)
+    }
+
     /// What it costs in memory, in bytes.
     pub(crate) fn weight(&self) -> u64 {
         size_of::<Page>() as u64 + self.variants.iter().map(|variant| variant.weight()).sum::<u64>()

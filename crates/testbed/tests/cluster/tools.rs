@@ -9,7 +9,7 @@ use http::{Method, Request, StatusCode};
 use net::{Body, ClientLimits, HttpClient};
 use serde_json::{Value, json};
 use testbed::front::{Front, FrontSettings};
-use testbed::media::Media;
+use testbed::media::{Media, content};
 use testbed::{Cluster, Settings, eventually};
 
 const S: u64 = 1 << 20;
@@ -111,6 +111,30 @@ async fn what_is_stored_is_listed_and_shown() {
         shown["entries"].as_array().is_some_and(|all| all.iter().all(|entry| entry["state"] == "purged")),
         "{shown}"
     );
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_memory_gives_up_while_it_grows_leaves_no_entry_for_nothing() {
+    let media = Media::start().await;
+    let mut settings = FrontSettings { memory_bytes: 16 << 20, ..FrontSettings::of(&media.url) };
+    settings.cache.policy = "lru".parse().expect("a policy");
+    let edge = Front::start(settings).await;
+    media.allow(900_000);
+    let entries = || edge.metric("littoral_edge_entries");
+    let giving_up = async {
+        eventually("it is on its way", || async { entries() == 1.0 }).await;
+        // Memory has room for no more than 19 of them.
+        for number in 0..25 {
+            edge.get(&format!("/whole/{number}/850000")).await.bytes();
+        }
+        media.allow(u64::MAX);
+    };
+    let (answer, ()) = tokio::join!(edge.get("/whole/a/1000000"), giving_up);
+    assert!(*answer.bytes() == content("/whole/a/1000000", 1, 0..1_000_000));
+    eventually("another one is stored", || async { edge.get("/whole/b/500").await.x_cache() == "HIT" }).await;
+    let urls = listed(&edge, json!({}), 99).await;
+    assert!(!urls.is_empty() && entries() == urls.len() as f64, "{} for {urls:?}", entries());
     edge.stop().await;
 }
 
