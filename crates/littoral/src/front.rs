@@ -131,6 +131,7 @@ async fn start(
         None => None,
     };
     succession.ready().await?;
+    process.inherited.close_rest();
     let running = Running { view, succession };
     let upstreams: Vec<_> = pull.upstreams.iter().map(|upstream| upstream.url.as_str()).collect();
     if args.json {

@@ -142,6 +142,13 @@ impl Inherited {
     pub fn listeners(&mut self, name: &str) -> Vec<TcpListener> {
         self.take(name).into_iter().map(TcpListener::from).collect()
     }
+
+    /// Closes what nobody has taken: with it open, clients of an address that is not served any more would wait for nothing.
+    pub fn close_rest(&mut self) {
+        for name in std::mem::take(&mut self.0).into_keys() {
+            tracing::warn!(name, "closed: the process before had it, and this one has been told of another or of none");
+        }
+    }
 }
 
 /// The process that is replaced, as its successor sees it.
@@ -542,6 +549,8 @@ async fn hand_over(
 }
 
 fn not_handed(error: Failed) -> CliError {
-    CliError::failed(format!("nothing is handed over: {error}"))
-        .with_hint("the old process serves on; stop it first, or give this one another --handover PATH")
+    CliError::failed(format!("nothing is handed over: {error}")).with_hint(
+        "where the old process lives it serves on: stop it first, or give this one another --handover PATH; where it \
+             has ended, start this one again",
+    )
 }

@@ -296,6 +296,7 @@ async fn run_config(
         started = succession.ready().await;
     }
     if started.is_ok() {
+        process.inherited.close_rest();
         notify::ready();
         let sockets = process.sockets.take().unwrap_or_default();
         tokio::select! {

@@ -124,7 +124,7 @@ pub struct PolicyArgs {
     /// Smallest body to compress
     #[arg(long, value_name = "SIZE")]
     pub compress_min: Option<crate::config::Size>,
-    /// Largest body to compress, at most 1MiB
+    /// Largest body to compress, at most 4MiB
     #[arg(long, value_name = "SIZE")]
     pub compress_max: Option<crate::config::Size>,
     /// Network whose X-Forwarded-* is believed, like 10.0.0.0/8; may be repeated

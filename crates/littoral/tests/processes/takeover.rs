@@ -43,6 +43,21 @@ fn a_new_process_takes_the_sockets_and_the_folders_of_the_old_one() {
     drop(start(&flags));
 }
 
+#[test]
+fn a_new_process_that_listens_elsewhere_leaves_nobody_waiting_at_the_old_address() {
+    let (website, folder) = (Website::start(), tempfile::tempdir().expect("folder"));
+    let flags = flags(folder.path(), &website, &["--admin", "127.0.0.1:0"]);
+    let old = start(&flags);
+    let address = old.plain();
+    let elsewhere: Vec<String> = flags.iter().map(|flag| flag.replace("127.0.0.1:0", "127.0.0.2:0")).collect();
+    let new = start(&elsewhere);
+    old.ended();
+    new.says("closed: the process before had it", 2);
+    assert_eq!(connect(address).expect_err("closed").kind(), std::io::ErrorKind::ConnectionRefused);
+    let mut fresh = connect(new.plain()).expect("connected");
+    assert_eq!(ask(&mut fresh, "GET", "/").expect("an answer").status, 200);
+}
+
 /// A successor that is no good, up to where it is told to stop.
 struct Fake(HandoverLink);
 
