@@ -175,6 +175,10 @@ impl Node {
     /// Brings a variant to disk that has been asked for again, unless it is there or on its way.
     pub(crate) fn bring_to_disk(self: &Arc<Self>, key: &PageKey, variant: &Arc<Variant>) {
         let Some(tier) = &self.disk else { return };
+        if matches!(variant.content, Content::Growing(_)) {
+            tier.seen_before(key.on_disk().0); // it is offered when it has come, and this is the second time that it is asked for
+            return;
+        }
         if !variant.can_be_frozen() || !variant.on_disk.claim() {
             return;
         }
